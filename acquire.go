@@ -1,0 +1,221 @@
+package holdfast
+
+import (
+	"context"
+	"errors"
+
+	"github.com/holdfast-go/holdfast/driver"
+)
+
+// acquire takes the share that h describes: from another goroutine of this process where
+// that is possible, from the engine otherwise.
+func (c *Client) acquire(ctx context.Context, op string, h *handle, wait bool) (*Lease, error) {
+	ctx, end := c.started(ctx, op, h.name)
+	l, how, err := c.take(ctx, op, h, wait)
+	if end != nil {
+		end(how, err)
+	}
+	if err != nil {
+		return nil, err
+	}
+	return l, nil
+}
+
+func (c *Client) take(ctx context.Context, op string, h *handle, wait bool) (*Lease, Acquisition, error) {
+	if err := c.admit(ctx, op, h); err != nil {
+		return nil, "", err
+	}
+	b := c.bucket(h.name)
+	b.mu.Lock()
+	q := b.open(h.name)
+	if l := c.joinNow(q, h); l != nil {
+		b.done(q)
+		b.mu.Unlock()
+		return l.bind(ctx), Joined, nil
+	}
+	if !wait {
+		if q.excl != nil && q.excl.state == live {
+			err := c.fail(op, h.name, ErrHeld, nil)
+			err.Holder = q.excl.holder(c.clock.Now())
+			b.done(q)
+			b.mu.Unlock()
+			return nil, "", err
+		}
+		l, err := c.ask(ctx, op, b, q, h, false)
+		return l, FromEngine, err
+	}
+	if q.mustWait() {
+		l, how, err := c.queueUp(ctx, op, b, q, h)
+		if l != nil || err != nil {
+			return l, how, err
+		}
+		b.mu.Lock() // it is this goroutine's turn at the engine
+	} else {
+		q.asking = true
+	}
+	l, err := c.ask(ctx, op, b, q, h, true)
+	return l, FromEngine, err
+}
+
+// admit refuses calls that must not begin. Nothing is sent for them.
+func (c *Client) admit(ctx context.Context, op string, h *handle) error {
+	if h.err != nil {
+		return h.err
+	}
+	if c.closed.Load() {
+		return c.fail(op, h.name, ErrClosed, nil)
+	}
+	if err := ctx.Err(); err != nil {
+		return c.fail(op, h.name, nil, err)
+	}
+	return nil
+}
+
+// joinNow lets a reader join the shared claim of this process, unless somebody came before.
+func (c *Client) joinNow(q *queue, h *handle) *Lease {
+	if h.mode != driver.Shared || q.readers == nil || q.waiters.n > 0 || q.asking {
+		return nil
+	}
+	now := c.clock.Now()
+	if !q.readers.joinable(h, now) {
+		return nil
+	}
+	return q.readers.newLease(h, now)
+}
+
+// queueUp waits in the local queue. It returns a lease, an error, or neither when it is this
+// goroutine's turn to ask the engine. It is called with the bucket locked and q in use, and
+// returns with the bucket unlocked and, but for a turn, q no longer in use.
+func (c *Client) queueUp(ctx context.Context, op string, b *bucket, q *queue, h *handle) (*Lease, Acquisition, error) {
+	w := newWaiter(h)
+	q.waiters.push(w)
+	b.mu.Unlock()
+	defer w.free()
+	select {
+	case <-w.ready:
+	case <-ctx.Done():
+		if err := c.leave(ctx, op, b, q, w); err != nil {
+			return nil, "", err
+		}
+	}
+	switch {
+	case w.turn:
+		return nil, "", nil
+	case w.closed:
+		b.mu.Lock()
+		b.done(q)
+		b.mu.Unlock()
+		return nil, "", c.fail(op, h.name, ErrClosed, nil)
+	}
+	b.mu.Lock()
+	b.done(q)
+	b.mu.Unlock()
+	return w.lease.bind(ctx), w.how, nil
+}
+
+// leave takes a waiter whose context ended out of the queue. What it was given in the same
+// instant, a lease or the turn at the engine, goes on to the next.
+func (c *Client) leave(ctx context.Context, op string, b *bucket, q *queue, w *waiter) error {
+	b.mu.Lock()
+	err := c.fail(op, q.name, ErrHeld, ctx.Err())
+	if q.excl != nil {
+		err.Holder = q.excl.holder(c.clock.Now())
+	}
+	if w.queued {
+		q.waiters.remove(w)
+	} else {
+		<-w.ready // was signalled under the lock that is held here
+	}
+	if w.turn {
+		q.asking = false
+		q.promote()
+	}
+	b.done(q)
+	b.mu.Unlock()
+	if w.lease != nil {
+		w.lease.bind(ctx).Unlock() // a failure is the business of the clean-up
+	}
+	return err
+}
+
+// ask asks the engine. It is called with the bucket locked and q in use, and returns with
+// the bucket unlocked and q no longer in use.
+func (c *Client) ask(ctx context.Context, op string, b *bucket, q *queue, h *handle, wait bool) (*Lease, error) {
+	req := driver.Request{
+		Name: h.name, Mode: h.mode, Weight: h.weight, Limit: h.limit,
+		Token: b.token(), Owner: h.owner, TTL: h.ttl, Wait: wait,
+		Span: 1 + min(q.waiters.n, c.cfg.MaxLocalHandovers),
+	}
+	b.mu.Unlock()
+
+	g, err := c.engine.Acquire(ctx, req)
+	if err == nil {
+		return c.granted(ctx, op, b, q, h, &req, g)
+	}
+	b.mu.Lock()
+	c.stepBack(b, q, wait)
+	b.mu.Unlock()
+	failure := c.wrap(op, h.name, err)
+	if failure.Outcome == Unknown {
+		c.janitor.clean(req.Claim(g), h.ttl)
+	}
+	return nil, failure
+}
+
+// stepBack leaves the place at the engine to the next, and the queue. The bucket is locked.
+func (c *Client) stepBack(b *bucket, q *queue, waited bool) {
+	if waited {
+		q.asking = false
+		q.promote()
+	}
+	b.done(q)
+}
+
+// granted turns the engine's grant into a lease. A grant that is no good any more, because
+// it is too old, the caller is gone or the client was closed, goes back.
+func (c *Client) granted(ctx context.Context, op string, b *bucket, q *queue, h *handle, req *driver.Request, g driver.Grant) (*Lease, error) {
+	var failure error
+	if now := c.clock.Now(); c.caps.Expires && now.Sub(g.Sent) > h.ttl/2 {
+		failure = c.verify(ctx, op, req, &g)
+	}
+	b.mu.Lock()
+	switch {
+	case failure != nil:
+	case ctx.Err() != nil:
+		failure = c.fail(op, h.name, ErrHeld, ctx.Err())
+	case c.closed.Load():
+		failure = c.fail(op, h.name, ErrClosed, nil)
+	}
+	if failure != nil {
+		c.stepBack(b, q, req.Wait)
+		b.mu.Unlock()
+		c.janitor.clean(req.Claim(g), h.ttl)
+		return nil, failure
+	}
+	cl := c.newClaim(b, q, h, req, g)
+	l := cl.newLease(h, g.Sent)
+	if h.mode == driver.Shared && q.waiters.n > 0 {
+		q.joinReaders(g.Sent)
+	}
+	c.renewer.schedule(cl, cl.nextDue(g.Sent))
+	c.stepBack(b, q, req.Wait)
+	b.mu.Unlock()
+	return l.bind(ctx), nil
+}
+
+// verify renews a grant that reached us late, and with that proves that it still stands: the
+// time that passed may have eaten up its TTL.
+func (c *Client) verify(ctx context.Context, op string, req *driver.Request, g *driver.Grant) error {
+	sent := c.clock.Now()
+	if err := c.engine.Renew(ctx, []driver.Claim{req.Claim(*g)})[0]; err != nil {
+		failure := c.wrap(op, req.Name, err)
+		failure.Err = errors.Join(errors.New("the grant arrived too late to be relied on"), failure.Err)
+		return failure
+	}
+	if late := c.clock.Now().Sub(sent); late > req.TTL/2 {
+		failure := c.fail(op, req.Name, ErrUnavailable, errors.New("the engine answers too slowly for this TTL"))
+		return failure
+	}
+	g.Sent = sent
+	return nil
+}

@@ -1,0 +1,216 @@
+package holdfast
+
+import (
+	"math"
+	"time"
+
+	"github.com/holdfast-go/holdfast/driver"
+)
+
+// claim is what the engine granted to this process. Its leases hold it: one at a time for an
+// exclusive claim, which is handed from lease to lease; several at once for a shared one,
+// which readers join. Guarded by the bucket's mutex, but for what names another guard.
+type claim struct {
+	client        *Client
+	bucket        *bucket
+	queue         *queue // not to be used once the claim is retired: it may serve another name
+	name          string
+	mode          driver.Mode
+	weight, limit int
+	token         driver.Token
+	owner         string
+
+	ttl        time.Duration
+	renewEvery time.Duration // 0: not renewed
+	state      claimState
+	since      driver.Instant // when the first lease began
+	expiry     driver.Instant // until when the share may be relied on, unless it is renewed
+	holdUntil  driver.Instant // end of the current lease's MaxHold
+	next, top  int64          // fence numbers not handed out yet
+	handed     int            // hand-overs so far
+	leases     *Lease         // list of the leases that hold the claim
+	first      Lease          // storage for the lease that most claims only ever have
+
+	renewing bool          // a renewal is under way
+	renewed  chan struct{} // closed when it ends; made by who waits for that
+
+	timeout timeoutContext // of the release
+
+	// Guarded by the renewer's mutex:
+	due  driver.Instant
+	slot int // place in the heap plus one; 0 when not in it
+}
+
+type claimState uint8
+
+const (
+	live   claimState = iota // its leases hold the lock
+	lost                     // ended, expired or broken: nothing is passed on any more
+	closed                   // given back by its last lease
+)
+
+// forever is the deadline of what does not end by time.
+const forever = driver.Instant(math.MaxInt64)
+
+// usable is how long of ttl a lease may be relied on by the local clock, counted from before
+// the request left. Taken off are 1 % + 2 ms, the difference that the rates of two sane
+// clocks and the resolution of the server's can make, and a twentieth for the holder to stop
+// in: its context ends that much earlier than the share can.
+func usable(ttl time.Duration) time.Duration {
+	return max(0, ttl-ttl/100-2*time.Millisecond-ttl/20)
+}
+
+// ttlFor is the TTL whose usable part is d.
+func ttlFor(d time.Duration) time.Duration {
+	return (d + 2*time.Millisecond) * 100 / 94
+}
+
+// newClaim enters into the books what the engine granted for h. The bucket is locked.
+func (c *Client) newClaim(b *bucket, q *queue, h *handle, req *driver.Request, g driver.Grant) *claim {
+	cl := &claim{
+		client: c, bucket: b, queue: q, name: q.name,
+		mode: h.mode, weight: h.weight, limit: h.limit, token: req.Token, owner: h.owner,
+		since: g.Sent, next: g.Fence, top: g.Fence + int64(g.FenceSpan) - 1,
+	}
+	q.users++
+	cl.adopt(h, g.Sent)
+	cl.prolong(g.Sent, h.ttl)
+	switch h.mode {
+	case driver.Exclusive:
+		q.excl = cl
+	case driver.Shared:
+		q.readers = cl
+	}
+	return cl
+}
+
+// adopt takes over the settings of the handle whose lease holds the claim from now on. It
+// never moves the expiry of a share that the engine may end: only a renewal does.
+func (cl *claim) adopt(h *handle, now driver.Instant) {
+	cl.ttl, cl.renewEvery, cl.holdUntil = h.ttl, h.renewEvery, forever
+	if h.maxHold > 0 {
+		cl.holdUntil = now.Add(h.maxHold)
+	}
+	if !cl.client.caps.Expires {
+		cl.expiry = forever
+	}
+	if h.renewEvery == 0 {
+		cl.expiry = min(cl.expiry, now.Add(usable(h.ttl)))
+	}
+}
+
+// prolong moves the expiry after a grant or a renewal for ttl that was sent at sent.
+func (cl *claim) prolong(sent driver.Instant, ttl time.Duration) {
+	cl.expiry = forever
+	if cl.client.caps.Expires || cl.renewEvery == 0 {
+		cl.expiry = sent.Add(usable(ttl))
+	}
+}
+
+// deadline is when the leases end unless the claim is renewed, and may be.
+func (cl *claim) deadline() driver.Instant { return min(cl.expiry, cl.holdUntil) }
+
+// renewTTL is what the next renewal asks for: no more than the rest of MaxHold needs, so
+// that others get the lock when it is over.
+func (cl *claim) renewTTL(now driver.Instant) time.Duration {
+	if cl.holdUntil == forever {
+		return cl.ttl
+	}
+	return max(cl.client.caps.MinTTL, min(cl.ttl, ttlFor(cl.holdUntil.Sub(now))))
+}
+
+// driverClaim is the engine's view of the claim.
+func (cl *claim) driverClaim() driver.Claim {
+	return driver.Claim{
+		Name: cl.name, Mode: cl.mode, Weight: cl.weight, Limit: cl.limit,
+		Token: cl.token, Owner: cl.owner, TTL: cl.ttl, Fence: cl.top,
+	}
+}
+
+// newLease puts a lease with the next fence number on the claim.
+func (cl *claim) newLease(h *handle, now driver.Instant) *Lease {
+	l := &cl.first
+	if l.claim != nil {
+		l = new(Lease)
+	}
+	l.claim, l.fence, l.began = cl, cl.next, now
+	cl.next++
+	l.next = cl.leases
+	if l.next != nil {
+		l.next.prev = l
+	}
+	cl.leases = l
+	return l
+}
+
+// drop takes a lease off the claim.
+func (cl *claim) drop(l *Lease) {
+	if l.prev != nil {
+		l.prev.next = l.next
+	} else {
+		cl.leases = l.next
+	}
+	if l.next != nil {
+		l.next.prev = l.prev
+	}
+	l.prev, l.next = nil, nil
+}
+
+// heir returns the waiter that the claim may be handed to, or nil. A predecessor and its
+// heir never share a fence: each takes a number of the span that the engine reserved. The
+// claim goes back to the engine when the numbers, the count or the window are used up, so
+// that other processes get their turn, and when too little of the TTL is left for the heir.
+func (cl *claim) heir(now driver.Instant) *waiter {
+	w := cl.queue.waiters.front()
+	if w == nil || cl.mode == driver.Shared || w.h.owner != cl.owner ||
+		w.h.mode != cl.mode || w.h.weight != cl.weight || w.h.limit != cl.limit {
+		return nil
+	}
+	most := cl.client.cfg.MaxLocalHandovers
+	if cl.next > cl.top || cl.handed >= most || now.Sub(cl.since) >= w.h.window || !cl.enoughLeft(w.h, now) {
+		return nil
+	}
+	return w
+}
+
+// enoughLeft reports whether the claim lives long enough for a new lease of h.
+func (cl *claim) enoughLeft(h *handle, now driver.Instant) bool {
+	return cl.expiry == forever || cl.expiry.Sub(now) >= max(h.ttl/3, h.ttl-usable(h.ttl))
+}
+
+// handOver makes w the holder. The old lease is off the claim by now.
+func (cl *claim) handOver(w *waiter, now driver.Instant) {
+	cl.handed++
+	if !cl.suits(w.h) {
+		cl.adopt(w.h, now)
+		cl.client.renewer.schedule(cl, cl.nextDue(now))
+	}
+	cl.queue.waiters.remove(w)
+	w.lease, w.how = cl.newLease(w.h, now), HandedOver
+	w.wake()
+}
+
+// suits reports whether the claim has the settings of h already.
+func (cl *claim) suits(h *handle) bool {
+	return cl.ttl == h.ttl && cl.renewEvery == h.renewEvery && cl.holdUntil == forever && h.maxHold == 0
+}
+
+// joinable reports whether a reader may join the shared claim: it is young, so that writers
+// elsewhere are not kept waiting by readers that relieve each other here, and it has a
+// number left.
+func (cl *claim) joinable(h *handle, now driver.Instant) bool {
+	return cl != nil && cl.state == live && h.mode == driver.Shared &&
+		cl.next <= cl.top &&
+		now.Sub(cl.since) < h.window && cl.owner == h.owner && cl.suits(h) && cl.enoughLeft(h, now)
+}
+
+// holder describes the claim to this process's own goroutines.
+func (cl *claim) holder(now driver.Instant) *Holder {
+	wall := time.Now()
+	h := &Holder{Owner: cl.owner, Mode: cl.mode, Weight: cl.weight, Fence: cl.next - 1}
+	h.Since = wall.Add(-now.Sub(cl.since)).Round(0)
+	if end := cl.deadline(); end != forever {
+		h.Until = wall.Add(end.Sub(now)).Round(0)
+	}
+	return h
+}

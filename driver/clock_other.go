@@ -1,0 +1,5 @@
+//go:build !linux && !darwin
+
+package driver
+
+type bootClock struct{ monotonic }

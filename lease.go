@@ -1,0 +1,260 @@
+package holdfast
+
+import (
+	"context"
+	"errors"
+	"math"
+	"time"
+
+	"github.com/holdfast-go/holdfast/driver"
+)
+
+// Lease is a lock that is held. It is safe for concurrent use.
+//
+// A lease does not prove that nobody else acts on what it protects: its holder may be paused
+// at any moment, and wake up when the lock is somebody else's. What must not go wrong even
+// then has to check [Lease.Fence] at the resource.
+type Lease struct {
+	claim *claim
+	fence int64
+	began driver.Instant
+
+	values context.Context // of the acquire call
+	ctx    context.Context // made when first asked for
+	cancel context.CancelCauseFunc
+
+	state    leaseState
+	cause    error // with leaseLost: why
+	upgraded bool  // by Upgrade, from an upgradeable reader's
+
+	prev, next *Lease // in the claim's list
+}
+
+type leaseState uint8
+
+const (
+	leaseHeld leaseState = iota
+	leaseLost
+	leaseReleased
+)
+
+// bind keeps the values of the context that the lease was acquired with.
+func (l *Lease) bind(ctx context.Context) *Lease {
+	l.values = ctx
+	return l
+}
+
+// Name returns the name of the lock.
+func (l *Lease) Name() string { return l.claim.name }
+
+// Fence returns the number of this lease: larger than that of every lease of the same name
+// that was granted before, on every engine and across hand-overs within the process. It is
+// positive and below 2^53. After [Lease.Upgrade] it is the number of the exclusive lock.
+//
+// What keeps the order after the engine lost its data is in Capabilities.FenceSource.
+func (l *Lease) Fence() int64 {
+	b := l.claim.bucket
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return l.fence
+}
+
+// Context returns a context that carries the values of the one the lease was acquired with,
+// but not its deadline or cancellation. It ends when the lease does: with cause [ErrLost]
+// when it was lost, before the engine can give the lock to somebody else by the local clock;
+// with context.Canceled after Unlock; with [ErrClosed] when the client was closed.
+//
+// Timers run on Go's clock. On a machine that was suspended the context ends within a second
+// of waking up; Remaining is exact at once.
+func (l *Lease) Context() context.Context {
+	b := l.claim.bucket
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if l.ctx == nil {
+		l.ctx, l.cancel = context.WithCancelCause(context.WithoutCancel(l.values))
+		switch l.state {
+		case leaseLost:
+			l.cancel(l.cause)
+		case leaseReleased:
+			l.cancel(nil)
+		}
+	}
+	return l.ctx
+}
+
+// Remaining returns for how long the lease can be relied on by the local clock, should no
+// renewal succeed: 0 for one that ended, and the largest Duration on an engine that keeps
+// locks until they are released.
+func (l *Lease) Remaining() time.Duration {
+	b := l.claim.bucket
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	end := l.claim.deadline()
+	switch {
+	case l.state != leaseHeld:
+		return 0
+	case end == forever:
+		return math.MaxInt64
+	}
+	return max(0, end.Sub(l.claim.client.clock.Now()))
+}
+
+// Unlock gives the lock back: to the next goroutine of this process that waits for it, or to
+// the engine. It takes no context, so that a lock is not left behind because the caller's
+// context ended; it takes at most about Config.ReleaseTimeout. When the engine does not
+// answer by then, the error is ErrUnavailable, and the release is repeated in the background
+// until the lock's TTL is over.
+//
+// A lease that was lost before answers ErrLost, and one that was unlocked before ErrNotHeld;
+// neither touches a lock that somebody else holds by now.
+func (l *Lease) Unlock() error {
+	cl := l.claim
+	c, b := cl.client, cl.bucket
+	b.mu.Lock()
+	if err := l.end(); err != nil {
+		b.mu.Unlock()
+		return err
+	}
+	cancel := l.cancel
+	gone := c.passOn(cl)
+	b.mu.Unlock()
+	if cancel != nil {
+		cancel(nil)
+	}
+	var err error
+	if gone {
+		err = c.giveBack(l)
+	}
+	if m := c.cfg.Metrics; m != nil {
+		m.Released(cl.name, c.clock.Now().Sub(l.began), err)
+	}
+	return err
+}
+
+// end marks the lease as released and takes it off its claim. The bucket is locked.
+func (l *Lease) end() error {
+	cl := l.claim
+	err := l.check("unlock")
+	l.state = leaseReleased
+	if err != nil {
+		return err
+	}
+	cl.drop(l)
+	return nil
+}
+
+// lostError tells the holder why its lease is gone.
+func (c *Client) lostError(op, name string, cause error) error {
+	if errors.Is(cause, ErrClosed) {
+		return c.fail(op, name, ErrClosed, nil)
+	}
+	return c.fail(op, name, ErrLost, errors.Unwrap(cause))
+}
+
+// passOn finds the claim a new holder within the process, or closes it and reports that it
+// has to go back to the engine. The bucket is locked.
+func (c *Client) passOn(cl *claim) (gone bool) {
+	if cl.leases != nil {
+		return false // other readers hold it still
+	}
+	if cl.queue.waiters.n > 0 {
+		now := c.clock.Now()
+		if w := cl.heir(now); w != nil && now < cl.deadline() {
+			cl.handOver(w, now)
+			return false
+		}
+	}
+	cl.state = closed
+	if cl.queue.readers == cl {
+		cl.queue.readers = nil
+	}
+	return true
+}
+
+// giveBack releases a closed claim on the engine.
+func (c *Client) giveBack(l *Lease) error {
+	cl := l.claim
+	c.renewer.forget(cl)
+	cl.timeout.start(l.values, c.cfg.ReleaseTimeout)
+	defer cl.timeout.stop()
+	ctx, end := context.Context(&cl.timeout), func(error) {}
+	if c.cfg.Tracer != nil {
+		ctx, end = c.cfg.Tracer.Start(ctx, "unlock", cl.name)
+	}
+	// A renewal that is still under way must not reach the engine after the release: after
+	// a failover it could enter the lock again. One that does not end in time is followed
+	// by a second release.
+	late := !c.awaitRenewal(ctx, cl)
+	err := c.engine.Release(ctx, cl.driverClaim())
+	b := cl.bucket
+	b.mu.Lock()
+	c.retire(cl)
+	b.done(cl.queue)
+	b.mu.Unlock()
+	var failure error
+	if err != nil {
+		e := c.wrap("unlock", cl.name, err)
+		if e.Kind == ErrNotHeld {
+			e.Kind = ErrLost // it was held, or there would be no claim
+		}
+		failure = e
+		late = late || e.Outcome != NotApplied || e.Kind == ErrUnavailable
+	}
+	if late {
+		c.janitor.clean(cl.driverClaim(), cl.ttl)
+	}
+	end(failure)
+	return failure
+}
+
+// retire makes way for the next claim on the name. The bucket is locked.
+func (c *Client) retire(cl *claim) {
+	q := cl.queue
+	if q.readers == cl {
+		q.readers = nil
+	}
+	if q.excl == cl {
+		q.excl = nil
+	}
+	q.promote()
+}
+
+// lose ends a claim before its holders released it, and with it the leases that hold it. It
+// reports whether the claim was live until then. cause is what contexts end with.
+func (c *Client) lose(cl *claim, cause error) bool {
+	b := cl.bucket
+	b.mu.Lock()
+	if cl.state != live {
+		b.mu.Unlock()
+		return false
+	}
+	cl.state = lost
+	var cancels []context.CancelCauseFunc
+	for l := cl.leases; l != nil; l = l.next {
+		l.state, l.cause = leaseLost, cause
+		if l.cancel != nil {
+			cancels = append(cancels, l.cancel)
+		}
+	}
+	cl.leases = nil
+	c.retire(cl)
+	b.done(cl.queue)
+	b.mu.Unlock()
+	c.renewer.forget(cl)
+	for _, cancel := range cancels {
+		cancel(cause)
+	}
+	if !errors.Is(cause, ErrClosed) {
+		c.reportLoss(cl.name, cause)
+	}
+	return true
+}
+
+func (c *Client) reportLoss(name string, cause error) {
+	if c.cfg.Logger != nil {
+		c.cfg.Logger.Warn("lock lost", "name", name, "engine", c.caps.Engine, "cause", cause)
+	}
+	if c.cfg.Metrics != nil {
+		c.cfg.Metrics.Lost(name, cause)
+	}
+}

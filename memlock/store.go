@@ -1,0 +1,145 @@
+package memlock
+
+import (
+	"hash/maphash"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/holdfast-go/holdfast/driver"
+	"github.com/holdfast-go/holdfast/internal/ledger"
+)
+
+// Store is what engines share, as processes share a server.
+type Store struct {
+	name  string
+	clock driver.Clock
+
+	// The wall clock follows clock from one reading on: fences then never see it stepped.
+	wallStart  time.Time
+	clockStart driver.Instant
+
+	inject atomic.Pointer[func(Call) Fault]
+
+	seed   maphash.Seed
+	shards [64]shard
+}
+
+// shard holds the books of the names that hash to it, and the fence counter for all of them.
+type shard struct {
+	mu     sync.Mutex
+	books  map[string]*book
+	fences ledger.Fences
+	spare  []*book // emptied books; names come and go too fast to allocate each time
+}
+
+// book is a ledger together with those to wake when it changes.
+type book struct {
+	ledger.Ledger
+	waiters []waiter
+}
+
+type waiter struct {
+	token driver.Token
+	wake  chan struct{} // buffered: a wake-up is never lost and never waited for
+}
+
+// NewStore returns an empty store.
+func NewStore(cfg Config) *Store {
+	s := &Store{clock: cfg.Clock, seed: maphash.MakeSeed(), wallStart: time.Now()}
+	if s.clock == nil {
+		s.clock = driver.MonotonicClock()
+	}
+	s.clockStart = s.clock.Now()
+	return s
+}
+
+// Engine returns a new engine on s.
+func (s *Store) Engine() *Engine {
+	return &Engine{store: s, closing: make(chan struct{})}
+}
+
+func (s *Store) micros(at driver.Instant) int64 {
+	return s.wallStart.UnixMicro() + at.Sub(s.clockStart).Microseconds()
+}
+
+func (s *Store) wallTime(at driver.Instant) time.Time {
+	return s.wallStart.Add(at.Sub(s.clockStart)).Round(0)
+}
+
+func (s *Store) until(sh *ledger.Share) time.Time { return s.wallTime(sh.Until) }
+
+// lock locks the shard of name and returns it.
+func (s *Store) lock(name string) *shard {
+	sh := &s.shards[maphash.String(s.seed, name)%uint64(len(s.shards))]
+	sh.mu.Lock()
+	return sh
+}
+
+// open returns the book of name, an empty one for a free name.
+func (sh *shard) open(name string) *book {
+	b := sh.books[name]
+	if b != nil {
+		return b
+	}
+	if n := len(sh.spare); n > 0 {
+		b, sh.spare = sh.spare[n-1], sh.spare[:n-1]
+	} else {
+		b = new(book)
+	}
+	if sh.books == nil {
+		sh.books = make(map[string]*book)
+	}
+	sh.books[name] = b
+	return b
+}
+
+const maxSpare = 64
+
+// close drops the book of a name that nobody holds or waits for.
+func (sh *shard) close(name string, b *book) {
+	if len(b.Shares) > 0 || len(b.waiters) > 0 {
+		return
+	}
+	delete(sh.books, name)
+	if len(sh.spare) < maxSpare {
+		sh.spare = append(sh.spare, b)
+	}
+}
+
+// expire strikes out what has run out by now.
+func (b *book) expire(now driver.Instant) bool {
+	for i := range b.Shares {
+		if ended(&b.Shares[i], now) {
+			return b.RemoveFunc(func(s *ledger.Share) bool { return ended(s, now) })
+		}
+	}
+	return false
+}
+
+func ended(s *ledger.Share, now driver.Instant) bool {
+	return s.State != ledger.Waiting && s.Until <= now
+}
+
+// settle grants to those whose turn has come after a change, and wakes them.
+func (s *Store) settle(sh *shard, b *book, now driver.Instant) {
+	if len(b.waiters) == 0 {
+		return
+	}
+	b.Settle(&sh.fences, s.micros(now), func(share *ledger.Share) {
+		share.Until = now.Add(share.TTL)
+		b.wake(share.Token)
+	})
+}
+
+func (b *book) wake(token driver.Token) {
+	for i := range b.waiters {
+		if b.waiters[i].token == token {
+			select {
+			case b.waiters[i].wake <- struct{}{}:
+			default: // woken already
+			}
+			return
+		}
+	}
+}

@@ -1,0 +1,340 @@
+package holdfast
+
+import (
+	"container/heap"
+	"context"
+	"errors"
+	"math/rand/v2"
+	"sync"
+	"time"
+
+	"github.com/holdfast-go/holdfast/driver"
+)
+
+// renewer watches over all claims of a client: a heap by what is due next, one timer, and one
+// call to the engine for everything that is due in the same slice of time. Every live claim
+// is in the heap, so that ten thousand of them cost no goroutine and a few calls a second.
+//
+// Lock order: a bucket's mutex before the renewer's.
+type renewer struct {
+	client *Client
+	mu     sync.Mutex
+	claims claimHeap
+	timer  driver.Timer
+	armed  driver.Instant // when the timer fires; 0 when it is not set
+	closed bool
+	calls  sync.WaitGroup // ticks and renewals under way
+
+	ctx    context.Context // ends the renewals under way when the client closes
+	cancel context.CancelFunc
+}
+
+// maxSleep bounds how long the timer sleeps while claims are held. Timers stand still while
+// the machine is suspended: without the bound, a lease could look alive for a third of its
+// TTL after the machine woke up without it.
+const maxSleep = time.Second
+
+// slice is how far ahead a tick looks for claims to renew in the same call.
+const slice = 50 * time.Millisecond
+
+// nextDue is when a claim next needs attention: a renewal, or its end when that comes first
+// or when no renewal could move it. Renewals are jittered by a tenth, so that processes that
+// started together do not stay together.
+func (cl *claim) nextDue(now driver.Instant) driver.Instant {
+	end := cl.deadline()
+	if cl.renewEvery == 0 || cl.holdUntil <= cl.expiry && cl.holdUntil != forever {
+		return end
+	}
+	jitter := rand.Int64N(int64(cl.renewEvery)/10 + 1)
+	return min(end, now.Add(cl.renewEvery-time.Duration(jitter)))
+}
+
+// schedule sees to it that cl gets attention at due. Its bucket is locked and it is live.
+func (r *renewer) schedule(cl *claim, due driver.Instant) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	cl.due = due
+	if cl.slot > 0 {
+		heap.Fix(&r.claims, cl.slot-1)
+	} else {
+		heap.Push(&r.claims, cl)
+	}
+	if !r.closed && (r.armed == 0 || due < r.armed) {
+		r.arm(r.client.clock.Now())
+	}
+}
+
+// arm sets the timer for the first claim. An emptied heap leaves the timer as it is: it
+// fires once in vain, which is cheaper than stopping it after every Unlock.
+func (r *renewer) arm(now driver.Instant) {
+	r.armed = min(r.claims[0].due, now.Add(maxSleep))
+	d := max(0, r.armed.Sub(now))
+	if r.timer == nil {
+		r.timer = r.client.clock.AfterFunc(d, r.tick)
+	} else {
+		r.timer.Reset(d)
+	}
+}
+
+// forget takes cl out of the heap.
+func (r *renewer) forget(cl *claim) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if cl.slot > 0 {
+		heap.Remove(&r.claims, cl.slot-1)
+	}
+}
+
+// tick takes care of everything that is due.
+func (r *renewer) tick() {
+	due := r.takeDue()
+	if due == nil {
+		return
+	}
+	defer r.calls.Done()
+	c := r.client
+	now := c.clock.Now()
+	var batch []*claim
+	for _, cl := range due {
+		switch r.attend(cl, now) {
+		case attendRenew:
+			batch = append(batch, cl)
+		case attendEnd:
+			c.expire(cl)
+		}
+	}
+	if len(batch) > 0 {
+		// A call that hangs must not keep others from being told of their loss.
+		r.calls.Add(1)
+		go r.renew(batch)
+	}
+	r.rearm()
+}
+
+// takeDue removes what is due from the heap and counts a call, unless there is nothing to do.
+func (r *renewer) takeDue() []*claim {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.armed = 0
+	if r.closed || len(r.claims) == 0 {
+		return nil
+	}
+	r.calls.Add(1)
+	horizon := r.client.clock.Now().Add(slice)
+	due := []*claim{} // not nil: the timer has to be set again even if nothing is due
+	for len(r.claims) > 0 && r.claims[0].due <= horizon {
+		due = append(due, heap.Pop(&r.claims).(*claim))
+	}
+	return due
+}
+
+func (r *renewer) rearm() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if !r.closed && len(r.claims) > 0 && r.armed == 0 {
+		r.arm(r.client.clock.Now())
+	}
+}
+
+type attention uint8
+
+const (
+	attendNot   attention = iota // nothing to do, or put back into the heap
+	attendRenew                  // renew it
+	attendEnd                    // its deadline has passed
+)
+
+// attend decides what a claim needs. While it is renewed it stays in the heap with its
+// deadline: whether the reply comes or not, its holder is told in time.
+func (r *renewer) attend(cl *claim, now driver.Instant) attention {
+	cl.bucket.mu.Lock()
+	defer cl.bucket.mu.Unlock()
+	end := cl.deadline()
+	switch {
+	case cl.state != live:
+		return attendNot
+	case now >= end:
+		return attendEnd
+	case cl.renewing || cl.renewEvery == 0 || cl.holdUntil <= cl.expiry && cl.holdUntil != forever:
+		r.schedule(cl, end)
+		return attendNot
+	}
+	cl.renewing = true
+	r.schedule(cl, end)
+	return attendRenew
+}
+
+// renew renews a batch of claims in one call.
+func (r *renewer) renew(batch []*claim) {
+	defer r.calls.Done()
+	c := r.client
+	sent := c.clock.Now()
+	claims := make([]driver.Claim, len(batch))
+	patience := time.Duration(1<<63 - 1)
+	for i, cl := range batch {
+		cl.bucket.mu.Lock()
+		claims[i] = cl.driverClaim()
+		claims[i].TTL = cl.renewTTL(sent)
+		patience = min(patience, cl.ttl/3)
+		cl.bucket.mu.Unlock()
+	}
+	ctx, cancel := context.WithTimeout(r.ctx, patience)
+	errs := c.engine.Renew(ctx, claims)
+	cancel()
+	failed := 0
+	for i, cl := range batch {
+		if errs[i] != nil {
+			failed++
+		}
+		r.settle(cl, sent, claims[i].TTL, errs[i])
+	}
+	if m := c.cfg.Metrics; m != nil {
+		m.Renewed(len(batch), failed, c.clock.Now().Sub(sent))
+	}
+}
+
+// settle enters the answer to a renewal into the books.
+func (r *renewer) settle(cl *claim, sent driver.Instant, ttl time.Duration, err error) {
+	cl.bucket.mu.Lock()
+	cl.endRenewal()
+	err = cl.renewedFor(sent, ttl, err)
+	if cl.state == live && err == nil {
+		r.schedule(cl, cl.nextDue(sent))
+	} else if cl.state == live && !isLoss(err) {
+		// The engine did not answer. Ask again soon, until the deadline.
+		retry := cl.ttl/20 + time.Duration(rand.Int64N(int64(cl.ttl)/40+1))
+		r.schedule(cl, min(cl.deadline(), r.client.clock.Now().Add(retry)))
+		err = nil
+	}
+	cl.bucket.mu.Unlock()
+	if err != nil {
+		r.client.lose(cl, r.client.lossCause(cl, err))
+	}
+}
+
+// renewedFor moves the expiry after a renewal that succeeded. A reply that is read after the
+// deadline comes too late: the holder may have been told, and a lease never comes back.
+func (cl *claim) renewedFor(sent driver.Instant, ttl time.Duration, err error) error {
+	if err != nil || cl.state != live {
+		return err
+	}
+	if cl.client.clock.Now() >= cl.deadline() {
+		return driver.Fail(driver.Lost, errLate)
+	}
+	cl.prolong(sent, ttl)
+	return nil
+}
+
+func (cl *claim) endRenewal() {
+	cl.renewing = false
+	if cl.renewed != nil {
+		close(cl.renewed)
+		cl.renewed = nil
+	}
+}
+
+// awaitRenewal waits until no renewal of cl is under way, and reports whether that came
+// before ctx ended.
+func (c *Client) awaitRenewal(ctx context.Context, cl *claim) bool {
+	for {
+		cl.bucket.mu.Lock()
+		if !cl.renewing {
+			cl.bucket.mu.Unlock()
+			return true
+		}
+		if cl.renewed == nil {
+			cl.renewed = make(chan struct{})
+		}
+		wait := cl.renewed
+		cl.bucket.mu.Unlock()
+		select {
+		case <-wait:
+		case <-ctx.Done():
+			return false
+		}
+	}
+}
+
+var (
+	errExpired = errors.New("its TTL ran out without a renewal")
+	errMaxHold = errors.New("it was held for longer than MaxHold")
+	errLate    = errors.New("the renewal was answered after the lease had ended")
+)
+
+// expire ends a claim whose deadline has passed. Its share is released once it can have run
+// out on the engine as well: until then the holder that was just told has time to stop, and
+// an engine that keeps shares until they are released gets it back.
+func (c *Client) expire(cl *claim) {
+	cause := errExpired
+	cl.bucket.mu.Lock()
+	if cl.holdUntil <= cl.expiry && cl.holdUntil != forever {
+		cause = errMaxHold
+	}
+	claim, grace := cl.driverClaim(), cl.ttl-usable(cl.ttl)
+	cl.bucket.mu.Unlock()
+	if c.lose(cl, c.lossCause(cl, cause)) {
+		c.janitor.cleanAfter(grace, claim, cl.ttl)
+	}
+}
+
+// lossCause is the error that contexts of a lost lease end with.
+func (c *Client) lossCause(cl *claim, err error) error {
+	var d *driver.Error
+	if errors.As(err, &d) {
+		err = d.Err
+	}
+	return &Error{Op: "hold", Name: cl.name, Engine: c.caps.Engine, Kind: ErrLost, Outcome: Applied, Err: err}
+}
+
+// isLoss reports whether an engine's answer to a renewal says that the share is gone.
+func isLoss(err error) bool {
+	var d *driver.Error
+	return errors.As(err, &d) && (d.Kind == driver.Lost || d.Kind == driver.NotHeld)
+}
+
+// close stops the renewals and returns the claims that were live.
+func (r *renewer) close() []*claim {
+	r.mu.Lock()
+	r.closed = true
+	if r.timer != nil {
+		r.timer.Stop()
+	}
+	r.mu.Unlock()
+	r.cancel()
+	r.calls.Wait() // what a tick has taken from the heap is back in it then
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	claims := r.claims
+	for _, cl := range claims {
+		cl.slot = 0
+	}
+	r.claims = nil
+	return claims
+}
+
+// claimHeap is a heap of claims by what is due first.
+type claimHeap []*claim
+
+func (h claimHeap) Len() int           { return len(h) }
+func (h claimHeap) Less(i, j int) bool { return h[i].due < h[j].due }
+func (h claimHeap) Swap(i, j int) {
+	h[i], h[j] = h[j], h[i]
+	h[i].slot, h[j].slot = i+1, j+1
+}
+
+// Push implements heap.Interface.
+func (h *claimHeap) Push(x any) {
+	cl := x.(*claim)
+	*h = append(*h, cl)
+	cl.slot = len(*h)
+}
+
+// Pop implements heap.Interface.
+func (h *claimHeap) Pop() any {
+	last := len(*h) - 1
+	cl := (*h)[last]
+	(*h)[last] = nil
+	*h = (*h)[:last]
+	cl.slot = 0
+	return cl
+}
