@@ -1,0 +1,2 @@
+// Package bench measures holdfast beside other locks.
+package bench
