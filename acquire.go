@@ -5,6 +5,7 @@ import (
 	"errors"
 
 	"github.com/holdfast-go/holdfast/driver"
+	"github.com/holdfast-go/holdfast/internal/namemap"
 )
 
 // acquire takes the share that h describes: from another goroutine of this process where
@@ -25,11 +26,12 @@ func (c *Client) take(ctx context.Context, op string, h *handle, wait bool) (*Le
 	if err := c.admit(ctx, op, h); err != nil {
 		return nil, "", err
 	}
-	b := c.bucket(h.name)
+	b := h.place.bucket
 	b.mu.Lock()
-	q := b.open(h.name)
+	at := h.place.open(h.name)
+	q := &at.Value
 	if l := c.joinNow(q, h); l != nil {
-		b.done(q)
+		b.names.Close(at)
 		b.mu.Unlock()
 		return l.bind(ctx), Joined, nil
 	}
@@ -37,15 +39,15 @@ func (c *Client) take(ctx context.Context, op string, h *handle, wait bool) (*Le
 		if q.excl != nil && q.excl.state == live {
 			err := c.fail(op, h.name, ErrHeld, nil)
 			err.Holder = q.excl.holder(c.clock.Now())
-			b.done(q)
+			b.names.Close(at)
 			b.mu.Unlock()
 			return nil, "", err
 		}
-		l, err := c.ask(ctx, op, b, q, h, false)
+		l, err := c.ask(ctx, op, at, h, false)
 		return l, FromEngine, err
 	}
 	if q.mustWait() {
-		l, how, err := c.queueUp(ctx, op, b, q, h)
+		l, how, err := c.queueUp(ctx, op, at, h)
 		if l != nil || err != nil {
 			return l, how, err
 		}
@@ -53,7 +55,7 @@ func (c *Client) take(ctx context.Context, op string, h *handle, wait bool) (*Le
 	} else {
 		q.asking = true
 	}
-	l, err := c.ask(ctx, op, b, q, h, true)
+	l, err := c.ask(ctx, op, at, h, true)
 	return l, FromEngine, err
 }
 
@@ -86,15 +88,16 @@ func (c *Client) joinNow(q *queue, h *handle) *Lease {
 // queueUp waits in the local queue. It returns a lease, an error, or neither when it is this
 // goroutine's turn to ask the engine. It is called with the bucket locked and q in use, and
 // returns with the bucket unlocked and, but for a turn, q no longer in use.
-func (c *Client) queueUp(ctx context.Context, op string, b *bucket, q *queue, h *handle) (*Lease, Acquisition, error) {
-	w := newWaiter(h)
-	q.waiters.push(w)
+func (c *Client) queueUp(ctx context.Context, op string, at *namemap.Entry[queue], h *handle) (*Lease, Acquisition, error) {
+	b := h.place.bucket
+	w := c.newWaiter(h)
+	at.Value.waiters.push(w)
 	b.mu.Unlock()
 	defer w.free()
 	select {
 	case <-w.ready:
 	case <-ctx.Done():
-		if err := c.leave(ctx, op, b, q, w); err != nil {
+		if err := c.leave(ctx, op, at, w); err != nil {
 			return nil, "", err
 		}
 	}
@@ -103,21 +106,19 @@ func (c *Client) queueUp(ctx context.Context, op string, b *bucket, q *queue, h 
 		return nil, "", nil
 	case w.closed:
 		b.mu.Lock()
-		b.done(q)
+		b.names.Close(at)
 		b.mu.Unlock()
 		return nil, "", c.fail(op, h.name, ErrClosed, nil)
 	}
-	b.mu.Lock()
-	b.done(q)
-	b.mu.Unlock()
 	return w.lease.bind(ctx), w.how, nil
 }
 
 // leave takes a waiter whose context ended out of the queue. What it was given in the same
 // instant, a lease or the turn at the engine, goes on to the next.
-func (c *Client) leave(ctx context.Context, op string, b *bucket, q *queue, w *waiter) error {
+func (c *Client) leave(ctx context.Context, op string, at *namemap.Entry[queue], w *waiter) error {
+	b, q := w.h.place.bucket, &at.Value
 	b.mu.Lock()
-	err := c.fail(op, q.name, ErrHeld, ctx.Err())
+	err := c.fail(op, w.h.name, ErrHeld, ctx.Err())
 	if q.excl != nil {
 		err.Holder = q.excl.holder(c.clock.Now())
 	}
@@ -130,7 +131,9 @@ func (c *Client) leave(ctx context.Context, op string, b *bucket, q *queue, w *w
 		q.asking = false
 		q.promote()
 	}
-	b.done(q)
+	if w.lease == nil {
+		b.names.Close(at)
+	}
 	b.mu.Unlock()
 	if w.lease != nil {
 		w.lease.bind(ctx).Unlock() // a failure is the business of the clean-up
@@ -140,7 +143,8 @@ func (c *Client) leave(ctx context.Context, op string, b *bucket, q *queue, w *w
 
 // ask asks the engine. It is called with the bucket locked and q in use, and returns with
 // the bucket unlocked and q no longer in use.
-func (c *Client) ask(ctx context.Context, op string, b *bucket, q *queue, h *handle, wait bool) (*Lease, error) {
+func (c *Client) ask(ctx context.Context, op string, at *namemap.Entry[queue], h *handle, wait bool) (*Lease, error) {
+	b, q := h.place.bucket, &at.Value
 	req := driver.Request{
 		Name: h.name, Mode: h.mode, Weight: h.weight, Limit: h.limit,
 		Token: b.token(), Owner: h.owner, TTL: h.ttl, Wait: wait,
@@ -150,10 +154,10 @@ func (c *Client) ask(ctx context.Context, op string, b *bucket, q *queue, h *han
 
 	g, err := c.engine.Acquire(ctx, req)
 	if err == nil {
-		return c.granted(ctx, op, b, q, h, &req, g)
+		return c.granted(ctx, op, at, h, &req, g)
 	}
 	b.mu.Lock()
-	c.stepBack(b, q, wait)
+	c.stepBack(b, at, wait)
 	b.mu.Unlock()
 	failure := c.wrap(op, h.name, err)
 	if failure.Outcome == Unknown {
@@ -163,19 +167,20 @@ func (c *Client) ask(ctx context.Context, op string, b *bucket, q *queue, h *han
 }
 
 // stepBack leaves the place at the engine to the next, and the queue. The bucket is locked.
-func (c *Client) stepBack(b *bucket, q *queue, waited bool) {
+func (c *Client) stepBack(b *bucket, at *namemap.Entry[queue], waited bool) {
 	if waited {
-		q.asking = false
-		q.promote()
+		at.Value.asking = false
+		at.Value.promote()
 	}
-	b.done(q)
+	b.names.Close(at)
 }
 
 // granted turns the engine's grant into a lease. A grant that is no good any more, because
 // it is too old, the caller is gone or the client was closed, goes back.
-func (c *Client) granted(ctx context.Context, op string, b *bucket, q *queue, h *handle, req *driver.Request, g driver.Grant) (*Lease, error) {
+func (c *Client) granted(ctx context.Context, op string, at *namemap.Entry[queue], h *handle, req *driver.Request, g driver.Grant) (*Lease, error) {
+	b := h.place.bucket
 	var failure error
-	if now := c.clock.Now(); c.caps.Expires && now.Sub(g.Sent) > h.ttl/2 {
+	if c.remote && c.clock.Now().Sub(g.Sent) > h.ttl/2 {
 		failure = c.verify(ctx, op, req, &g)
 	}
 	b.mu.Lock()
@@ -187,18 +192,18 @@ func (c *Client) granted(ctx context.Context, op string, b *bucket, q *queue, h 
 		failure = c.fail(op, h.name, ErrClosed, nil)
 	}
 	if failure != nil {
-		c.stepBack(b, q, req.Wait)
+		c.stepBack(b, at, req.Wait)
 		b.mu.Unlock()
 		c.janitor.clean(req.Claim(g), h.ttl)
 		return nil, failure
 	}
-	cl := c.newClaim(b, q, h, req, g)
+	cl := c.newClaim(at, h, req, g)
 	l := cl.newLease(h, g.Sent)
-	if h.mode == driver.Shared && q.waiters.n > 0 {
-		q.joinReaders(g.Sent)
+	if h.mode == driver.Shared && at.Value.waiters.n > 0 {
+		at.Value.joinReaders(g.Sent)
 	}
 	c.renewer.schedule(cl, cl.nextDue(g.Sent))
-	c.stepBack(b, q, req.Wait)
+	c.stepBack(b, at, req.Wait)
 	b.mu.Unlock()
 	return l.bind(ctx), nil
 }

@@ -5,22 +5,7 @@ import (
 	"testing"
 
 	"github.com/holdfast-go/holdfast"
-	"github.com/holdfast-go/holdfast/memlock"
 )
-
-func newClient(tb testing.TB, cfg holdfast.Config) *holdfast.Client {
-	tb.Helper()
-	c, err := holdfast.New(memlock.New(memlock.Config{}), cfg)
-	if err != nil {
-		tb.Fatal(err)
-	}
-	tb.Cleanup(func() {
-		if err := c.Close(); err != nil {
-			tb.Error(err)
-		}
-	})
-	return c
-}
 
 // BenchmarkMutexUncontended is one Lock and Unlock by a lone goroutine. Its yardstick is
 // BenchmarkChan, a lock made of a channel.

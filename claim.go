@@ -5,24 +5,26 @@ import (
 	"time"
 
 	"github.com/holdfast-go/holdfast/driver"
+	"github.com/holdfast-go/holdfast/internal/namemap"
 )
 
 // claim is what the engine granted to this process. Its leases hold it: one at a time for an
 // exclusive claim, which is handed from lease to lease; several at once for a shared one,
 // which readers join. Guarded by the bucket's mutex, but for what names another guard.
 type claim struct {
-	client        *Client
-	bucket        *bucket
-	queue         *queue // not to be used once the claim is retired: it may serve another name
-	name          string
-	mode          driver.Mode
-	weight, limit int
-	token         driver.Token
-	owner         string
+	client *Client
+	bucket *bucket
+	at     *namemap.Entry[queue] // not to be used once the claim is retired
+	h      *handle               // of the latest lease
+	token  driver.Token
+	mode   driver.Mode // not that of h after an upgrade
+	state  claimState
+
+	renewing bool          // a renewal is under way
+	renewed  chan struct{} // closed when it ends; made by who waits for that
 
 	ttl        time.Duration
-	renewEvery time.Duration // 0: not renewed
-	state      claimState
+	renewEvery time.Duration  // 0: not renewed
 	since      driver.Instant // when the first lease began
 	expiry     driver.Instant // until when the share may be relied on, unless it is renewed
 	holdUntil  driver.Instant // end of the current lease's MaxHold
@@ -30,9 +32,6 @@ type claim struct {
 	handed     int            // hand-overs so far
 	leases     *Lease         // list of the leases that hold the claim
 	first      Lease          // storage for the lease that most claims only ever have
-
-	renewing bool          // a renewal is under way
-	renewed  chan struct{} // closed when it ends; made by who waits for that
 
 	timeout timeoutContext // of the release
 
@@ -66,20 +65,19 @@ func ttlFor(d time.Duration) time.Duration {
 }
 
 // newClaim enters into the books what the engine granted for h. The bucket is locked.
-func (c *Client) newClaim(b *bucket, q *queue, h *handle, req *driver.Request, g driver.Grant) *claim {
+func (c *Client) newClaim(at *namemap.Entry[queue], h *handle, req *driver.Request, g driver.Grant) *claim {
 	cl := &claim{
-		client: c, bucket: b, queue: q, name: q.name,
-		mode: h.mode, weight: h.weight, limit: h.limit, token: req.Token, owner: h.owner,
+		client: c, bucket: h.place.bucket, at: at, mode: h.mode, token: req.Token,
 		since: g.Sent, next: g.Fence, top: g.Fence + int64(g.FenceSpan) - 1,
 	}
-	q.users++
+	at.Share()
 	cl.adopt(h, g.Sent)
 	cl.prolong(g.Sent, h.ttl)
 	switch h.mode {
 	case driver.Exclusive:
-		q.excl = cl
+		at.Value.excl = cl
 	case driver.Shared:
-		q.readers = cl
+		at.Value.readers = cl
 	}
 	return cl
 }
@@ -87,7 +85,7 @@ func (c *Client) newClaim(b *bucket, q *queue, h *handle, req *driver.Request, g
 // adopt takes over the settings of the handle whose lease holds the claim from now on. It
 // never moves the expiry of a share that the engine may end: only a renewal does.
 func (cl *claim) adopt(h *handle, now driver.Instant) {
-	cl.ttl, cl.renewEvery, cl.holdUntil = h.ttl, h.renewEvery, forever
+	cl.h, cl.ttl, cl.renewEvery, cl.holdUntil = h, h.ttl, h.renewEvery, forever
 	if h.maxHold > 0 {
 		cl.holdUntil = now.Add(h.maxHold)
 	}
@@ -122,8 +120,8 @@ func (cl *claim) renewTTL(now driver.Instant) time.Duration {
 // driverClaim is the engine's view of the claim.
 func (cl *claim) driverClaim() driver.Claim {
 	return driver.Claim{
-		Name: cl.name, Mode: cl.mode, Weight: cl.weight, Limit: cl.limit,
-		Token: cl.token, Owner: cl.owner, TTL: cl.ttl, Fence: cl.top,
+		Name: cl.h.name, Mode: cl.mode, Weight: cl.h.weight, Limit: cl.h.limit,
+		Token: cl.token, Owner: cl.h.owner, TTL: cl.ttl, Fence: cl.top,
 	}
 }
 
@@ -161,9 +159,9 @@ func (cl *claim) drop(l *Lease) {
 // claim goes back to the engine when the numbers, the count or the window are used up, so
 // that other processes get their turn, and when too little of the TTL is left for the heir.
 func (cl *claim) heir(now driver.Instant) *waiter {
-	w := cl.queue.waiters.front()
-	if w == nil || cl.mode == driver.Shared || w.h.owner != cl.owner ||
-		w.h.mode != cl.mode || w.h.weight != cl.weight || w.h.limit != cl.limit {
+	w := cl.at.Value.waiters.front()
+	if w == nil || cl.mode == driver.Shared || w.h.mode != cl.mode ||
+		w.h.weight != cl.h.weight || w.h.limit != cl.h.limit || w.h.owner != cl.h.owner {
 		return nil
 	}
 	most := cl.client.cfg.MaxLocalHandovers
@@ -185,9 +183,9 @@ func (cl *claim) handOver(w *waiter, now driver.Instant) {
 		cl.adopt(w.h, now)
 		cl.client.renewer.schedule(cl, cl.nextDue(now))
 	}
-	cl.queue.waiters.remove(w)
-	w.lease, w.how = cl.newLease(w.h, now), HandedOver
-	w.wake()
+	cl.at.Value.waiters.remove(w)
+	w.give(cl.newLease(w.h, now), HandedOver)
+	cl.bucket.names.Close(cl.at) // the waiter's use; the claim has its own
 }
 
 // suits reports whether the claim has the settings of h already.
@@ -201,13 +199,13 @@ func (cl *claim) suits(h *handle) bool {
 func (cl *claim) joinable(h *handle, now driver.Instant) bool {
 	return cl != nil && cl.state == live && h.mode == driver.Shared &&
 		cl.next <= cl.top &&
-		now.Sub(cl.since) < h.window && cl.owner == h.owner && cl.suits(h) && cl.enoughLeft(h, now)
+		now.Sub(cl.since) < h.window && cl.h.owner == h.owner && cl.suits(h) && cl.enoughLeft(h, now)
 }
 
 // holder describes the claim to this process's own goroutines.
 func (cl *claim) holder(now driver.Instant) *Holder {
 	wall := time.Now()
-	h := &Holder{Owner: cl.owner, Mode: cl.mode, Weight: cl.weight, Fence: cl.next - 1}
+	h := &Holder{Owner: cl.h.owner, Mode: cl.mode, Weight: cl.h.weight, Fence: cl.next - 1}
 	h.Since = wall.Add(-now.Sub(cl.since)).Round(0)
 	if end := cl.deadline(); end != forever {
 		h.Until = wall.Add(end.Sub(now)).Round(0)

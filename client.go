@@ -3,6 +3,7 @@ package holdfast
 import (
 	"context"
 	"crypto/rand"
+	"encoding/binary"
 	"errors"
 	"hash/maphash"
 	mathrand "math/rand/v2"
@@ -10,6 +11,7 @@ import (
 	"sync/atomic"
 
 	"github.com/holdfast-go/holdfast/driver"
+	"github.com/holdfast-go/holdfast/internal/namemap"
 )
 
 // Client takes locks on one engine. It is safe for concurrent use; a process needs one for
@@ -19,9 +21,11 @@ type Client struct {
 	caps   driver.Capabilities
 	clock  driver.Clock
 	cfg    Config
+	remote bool // replies of the engine take time, in which a TTL can run out
 
 	seed    maphash.Seed
 	buckets [64]bucket
+	waiters sync.Pool // of *waiter
 
 	renewer renewer
 	janitor janitor
@@ -36,8 +40,7 @@ type Client struct {
 // which is never held during a call to the engine.
 type bucket struct {
 	mu     sync.Mutex
-	queues map[string]*queue
-	spare  []*queue          // emptied queues, used again
+	names  namemap.Map[queue]
 	tokens *mathrand.ChaCha8 // seeded from the system's random numbers
 }
 
@@ -57,6 +60,7 @@ func New(engine driver.Engine, cfg Config) (*Client, error) {
 	if c.clock == nil {
 		c.clock = driver.BootClock()
 	}
+	c.remote = c.caps.Expires && c.caps.Scope != driver.Process
 	c.renewer.client, c.janitor.client = c, c
 	c.renewer.ctx, c.renewer.cancel = context.WithCancel(context.Background())
 	c.janitor.stop = make(chan struct{})
@@ -94,13 +98,14 @@ func (c *Client) dropWaiters() {
 	for i := range c.buckets {
 		b := &c.buckets[i]
 		b.mu.Lock()
-		for _, q := range b.queues {
-			for w := q.waiters.front(); w != nil; w = q.waiters.front() {
-				q.waiters.remove(w)
+		b.names.All(func(e *namemap.Entry[queue]) bool {
+			for w := e.Value.waiters.front(); w != nil; w = e.Value.waiters.front() {
+				e.Value.waiters.remove(w)
 				w.closed = true
 				w.wake()
 			}
-		}
+			return true
+		})
 		b.mu.Unlock()
 	}
 }
@@ -134,14 +139,7 @@ func (c *Client) bucket(name string) *bucket {
 
 // token draws a fresh token. The bucket is locked.
 func (b *bucket) token() (t driver.Token) {
-	putUint64(t[:8], b.tokens.Uint64())
-	putUint64(t[8:], b.tokens.Uint64())
+	binary.LittleEndian.PutUint64(t[:8], b.tokens.Uint64())
+	binary.LittleEndian.PutUint64(t[8:], b.tokens.Uint64())
 	return t
-}
-
-func putUint64(b []byte, v uint64) {
-	_ = b[7]
-	for i := range 8 {
-		b[i] = byte(v >> (8 * i))
-	}
 }

@@ -18,10 +18,10 @@ func (l *Lease) Extend(ctx context.Context, ttl time.Duration) error {
 	cl := l.claim
 	c := cl.client
 	if err := checkTTL(ttl, c.caps); err != nil {
-		return c.fail("extend", cl.name, ErrInvalid, err)
+		return c.fail("extend", cl.h.name, ErrInvalid, err)
 	}
 	if !c.awaitRenewal(ctx, cl) {
-		return c.fail("extend", cl.name, ErrUnavailable, ctx.Err())
+		return c.fail("extend", cl.h.name, ErrUnavailable, ctx.Err())
 	}
 	claim, sent, err := l.beginExtend(ttl)
 	if err != nil {
@@ -48,7 +48,7 @@ func (l *Lease) Extend(ctx context.Context, ttl time.Duration) error {
 	if isLoss(err) {
 		c.lose(cl, c.lossCause(cl, err))
 	}
-	e := c.wrap("extend", cl.name, err)
+	e := c.wrap("extend", cl.h.name, err)
 	if e.Kind == ErrNotHeld {
 		e.Kind = ErrLost
 	}
@@ -78,9 +78,9 @@ func (l *Lease) check(op string) error {
 	c := l.claim.client
 	switch l.state {
 	case leaseReleased:
-		return c.fail(op, l.claim.name, ErrNotHeld, nil)
+		return c.fail(op, l.claim.h.name, ErrNotHeld, nil)
 	case leaseLost:
-		return c.lostError(op, l.claim.name, l.cause)
+		return c.lostError(op, l.claim.h.name, l.cause)
 	}
 	return nil
 }
@@ -101,12 +101,12 @@ func (l *Lease) Upgrade(ctx context.Context) error {
 		b.mu.Unlock()
 		return nil
 	case cl.mode != driver.Upgradeable:
-		err = c.fail("upgrade", cl.name, ErrInvalid, errors.New("the lease is not one of LockUpgradeable"))
+		err = c.fail("upgrade", cl.h.name, ErrInvalid, errors.New("the lease is not one of LockUpgradeable"))
 	case ctx.Err() != nil:
-		err = c.fail("upgrade", cl.name, nil, ctx.Err())
+		err = c.fail("upgrade", cl.h.name, nil, ctx.Err())
 	}
 	req := driver.Request{
-		Name: cl.name, Mode: driver.Exclusive, Token: cl.token, Owner: cl.owner,
+		Name: cl.h.name, Mode: driver.Exclusive, Token: cl.token, Owner: cl.h.owner,
 		TTL: cl.ttl, Span: 1, Wait: true, Upgrade: true,
 	}
 	b.mu.Unlock()
@@ -118,7 +118,7 @@ func (l *Lease) Upgrade(ctx context.Context) error {
 		if isLoss(err) {
 			c.lose(cl, c.lossCause(cl, err))
 		}
-		return c.wrap("upgrade", cl.name, err)
+		return c.wrap("upgrade", cl.h.name, err)
 	}
 	return l.upgradedTo(g, req.TTL)
 }
@@ -137,6 +137,6 @@ func (l *Lease) upgradedTo(g driver.Grant, ttl time.Duration) error {
 	if c.clock.Now() < cl.deadline() {
 		cl.expiry = max(cl.expiry, g.Sent.Add(usable(ttl)))
 	}
-	cl.queue.excl = cl
+	cl.at.Value.excl = cl
 	return nil
 }

@@ -20,14 +20,18 @@ type Lease struct {
 	began driver.Instant
 
 	values context.Context // of the acquire call
-	ctx    context.Context // made when first asked for
-	cancel context.CancelCauseFunc
+	ctx    *leaseContext   // made when first asked for
 
 	state    leaseState
 	cause    error // with leaseLost: why
 	upgraded bool  // by Upgrade, from an upgradeable reader's
 
 	prev, next *Lease // in the claim's list
+}
+
+type leaseContext struct {
+	context.Context
+	cancel context.CancelCauseFunc
 }
 
 type leaseState uint8
@@ -45,7 +49,7 @@ func (l *Lease) bind(ctx context.Context) *Lease {
 }
 
 // Name returns the name of the lock.
-func (l *Lease) Name() string { return l.claim.name }
+func (l *Lease) Name() string { return l.claim.h.name }
 
 // Fence returns the number of this lease: larger than that of every lease of the same name
 // that was granted before, on every engine and across hand-overs within the process. It is
@@ -71,15 +75,16 @@ func (l *Lease) Context() context.Context {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	if l.ctx == nil {
-		l.ctx, l.cancel = context.WithCancelCause(context.WithoutCancel(l.values))
+		ctx, cancel := context.WithCancelCause(context.WithoutCancel(l.values))
+		l.ctx = &leaseContext{ctx, cancel}
 		switch l.state {
 		case leaseLost:
-			l.cancel(l.cause)
+			cancel(l.cause)
 		case leaseReleased:
-			l.cancel(nil)
+			cancel(nil)
 		}
 	}
-	return l.ctx
+	return l.ctx.Context
 }
 
 // Remaining returns for how long the lease can be relied on by the local clock, should no
@@ -115,18 +120,17 @@ func (l *Lease) Unlock() error {
 		b.mu.Unlock()
 		return err
 	}
-	cancel := l.cancel
-	gone := c.passOn(cl)
+	ctx, gone, renewing := l.ctx, c.passOn(cl), cl.renewing
 	b.mu.Unlock()
-	if cancel != nil {
-		cancel(nil)
+	if ctx != nil {
+		ctx.cancel(nil)
 	}
 	var err error
 	if gone {
-		err = c.giveBack(l)
+		err = c.giveBack(l, renewing)
 	}
 	if m := c.cfg.Metrics; m != nil {
-		m.Released(cl.name, c.clock.Now().Sub(l.began), err)
+		m.Released(cl.h.name, c.clock.Now().Sub(l.began), err)
 	}
 	return err
 }
@@ -157,7 +161,7 @@ func (c *Client) passOn(cl *claim) (gone bool) {
 	if cl.leases != nil {
 		return false // other readers hold it still
 	}
-	if cl.queue.waiters.n > 0 {
+	if cl.at.Value.waiters.n > 0 {
 		now := c.clock.Now()
 		if w := cl.heir(now); w != nil && now < cl.deadline() {
 			cl.handOver(w, now)
@@ -165,35 +169,35 @@ func (c *Client) passOn(cl *claim) (gone bool) {
 		}
 	}
 	cl.state = closed
-	if cl.queue.readers == cl {
-		cl.queue.readers = nil
+	if q := &cl.at.Value; q.readers == cl {
+		q.readers = nil
 	}
 	return true
 }
 
 // giveBack releases a closed claim on the engine.
-func (c *Client) giveBack(l *Lease) error {
+func (c *Client) giveBack(l *Lease, renewing bool) error {
 	cl := l.claim
 	c.renewer.forget(cl)
 	cl.timeout.start(l.values, c.cfg.ReleaseTimeout)
-	defer cl.timeout.stop()
-	ctx, end := context.Context(&cl.timeout), func(error) {}
+	ctx := context.Context(&cl.timeout)
+	var end func(error)
 	if c.cfg.Tracer != nil {
-		ctx, end = c.cfg.Tracer.Start(ctx, "unlock", cl.name)
+		ctx, end = c.cfg.Tracer.Start(ctx, "unlock", cl.h.name)
 	}
 	// A renewal that is still under way must not reach the engine after the release: after
 	// a failover it could enter the lock again. One that does not end in time is followed
 	// by a second release.
-	late := !c.awaitRenewal(ctx, cl)
+	late := renewing && !c.awaitRenewal(ctx, cl)
 	err := c.engine.Release(ctx, cl.driverClaim())
+	cl.timeout.stop()
 	b := cl.bucket
 	b.mu.Lock()
 	c.retire(cl)
-	b.done(cl.queue)
 	b.mu.Unlock()
 	var failure error
 	if err != nil {
-		e := c.wrap("unlock", cl.name, err)
+		e := c.wrap("unlock", cl.h.name, err)
 		if e.Kind == ErrNotHeld {
 			e.Kind = ErrLost // it was held, or there would be no claim
 		}
@@ -203,13 +207,15 @@ func (c *Client) giveBack(l *Lease) error {
 	if late {
 		c.janitor.clean(cl.driverClaim(), cl.ttl)
 	}
-	end(failure)
+	if end != nil {
+		end(failure)
+	}
 	return failure
 }
 
 // retire makes way for the next claim on the name. The bucket is locked.
 func (c *Client) retire(cl *claim) {
-	q := cl.queue
+	q := &cl.at.Value
 	if q.readers == cl {
 		q.readers = nil
 	}
@@ -217,6 +223,7 @@ func (c *Client) retire(cl *claim) {
 		q.excl = nil
 	}
 	q.promote()
+	cl.bucket.names.Close(cl.at)
 }
 
 // lose ends a claim before its holders released it, and with it the leases that hold it. It
@@ -229,23 +236,22 @@ func (c *Client) lose(cl *claim, cause error) bool {
 		return false
 	}
 	cl.state = lost
-	var cancels []context.CancelCauseFunc
+	var ctxs []*leaseContext
 	for l := cl.leases; l != nil; l = l.next {
 		l.state, l.cause = leaseLost, cause
-		if l.cancel != nil {
-			cancels = append(cancels, l.cancel)
+		if l.ctx != nil {
+			ctxs = append(ctxs, l.ctx)
 		}
 	}
 	cl.leases = nil
 	c.retire(cl)
-	b.done(cl.queue)
 	b.mu.Unlock()
 	c.renewer.forget(cl)
-	for _, cancel := range cancels {
-		cancel(cause)
+	for _, ctx := range ctxs {
+		ctx.cancel(cause)
 	}
 	if !errors.Is(cause, ErrClosed) {
-		c.reportLoss(cl.name, cause)
+		c.reportLoss(cl.h.name, cause)
 	}
 	return true
 }

@@ -1,21 +1,36 @@
 package holdfast
 
 import (
-	"sync"
-
 	"github.com/holdfast-go/holdfast/driver"
+	"github.com/holdfast-go/holdfast/internal/namemap"
 )
 
 // queue is what this process knows about one name: who of its goroutines waits, and which
 // claims they may be handed. At most one goroutine waits on the engine for a name; the
-// others stand here, first in, first out. Guarded by the bucket's mutex.
+// others stand here, first in, first out. Calls and claims are its users: a name that has
+// none leaves nothing behind. Guarded by the bucket's mutex.
 type queue struct {
-	name    string
 	waiters waiterList
 	asking  bool   // the head of the queue stands at the engine
 	excl    *claim // the exclusive claim of this process, until its release was answered
 	readers *claim // a shared claim that further readers may join
-	users   int    // calls and claims that refer to this queue
+}
+
+// place is where a name's queue is found. Handles keep it, so that a lock that is taken over
+// and over is looked up once.
+type place struct {
+	bucket *bucket
+	last   *namemap.Entry[queue] // the entry used last, guarded by the bucket's mutex
+}
+
+// open returns the queue of name and counts the caller as its user. The bucket is locked.
+func (p *place) open(name string) *namemap.Entry[queue] {
+	names := &p.bucket.names
+	if p.last.Serves(name) {
+		return names.Reopen(p.last)
+	}
+	p.last = names.Open(name)
+	return p.last
 }
 
 // waiter is a goroutine that waits in the queue. What became of it is written before ready
@@ -32,21 +47,31 @@ type waiter struct {
 	closed bool        // the client was closed
 }
 
-var waiterPool = sync.Pool{New: func() any { return &waiter{ready: make(chan struct{}, 1)} }}
-
-func newWaiter(h *handle) *waiter {
-	w := waiterPool.Get().(*waiter)
+// newWaiter returns a waiter for h. The pool is the client's own: a channel that was made in
+// the bubble of one synctest must not turn up in another's.
+func (c *Client) newWaiter(h *handle) *waiter {
+	w, _ := c.waiters.Get().(*waiter)
+	if w == nil {
+		w = &waiter{ready: make(chan struct{}, 1)}
+	}
 	w.h = h
 	return w
 }
 
 // free returns w to the pool. Its ready channel is empty by then.
 func (w *waiter) free() {
+	pool := &w.h.client.waiters
 	*w = waiter{ready: w.ready}
-	waiterPool.Put(w)
+	pool.Put(w)
 }
 
 func (w *waiter) wake() { w.ready <- struct{}{} }
+
+// give hands w a lease.
+func (w *waiter) give(l *Lease, how Acquisition) {
+	w.lease, w.how = l, how
+	w.wake()
+}
 
 // waiterList is a FIFO from which any element can be taken.
 type waiterList struct {
@@ -82,39 +107,6 @@ func (l *waiterList) remove(w *waiter) {
 	l.n--
 }
 
-// open returns the queue of name and counts its caller as a user.
-func (b *bucket) open(name string) *queue {
-	q := b.queues[name]
-	if q == nil {
-		if n := len(b.spare); n > 0 {
-			q, b.spare = b.spare[n-1], b.spare[:n-1]
-		} else {
-			q = new(queue)
-		}
-		q.name = name
-		if b.queues == nil {
-			b.queues = make(map[string]*queue)
-		}
-		b.queues[name] = q
-	}
-	q.users++
-	return q
-}
-
-const maxSpareQueues = 64
-
-// done ends what open began. A name that nobody uses leaves nothing behind.
-func (b *bucket) done(q *queue) {
-	if q.users--; q.users > 0 {
-		return
-	}
-	delete(b.queues, q.name)
-	*q = queue{}
-	if len(b.spare) < maxSpareQueues {
-		b.spare = append(b.spare, q)
-	}
-}
-
 // mustWait reports whether a request for h has to stand in the local queue: somebody came
 // before it, or this process holds the name itself and will pass it on.
 func (q *queue) mustWait() bool {
@@ -139,7 +131,7 @@ func (q *queue) promote() {
 func (q *queue) joinReaders(now driver.Instant) {
 	for w := q.waiters.front(); w != nil && q.readers.joinable(w.h, now); w = q.waiters.front() {
 		q.waiters.remove(w)
-		w.lease, w.how = q.readers.newLease(w.h, now), Joined
-		w.wake()
+		w.give(q.readers.newLease(w.h, now), Joined)
+		q.readers.bucket.names.Close(q.readers.at) // the waiter's use; the claim has its own
 	}
 }

@@ -34,8 +34,10 @@ type renewer struct {
 // TTL after the machine woke up without it.
 const maxSleep = time.Second
 
-// slice is how far ahead a tick looks for claims to renew in the same call.
-const slice = 50 * time.Millisecond
+// slice is how far ahead a tick looks for claims to renew in the same call: a tenth of the
+// usual interval, so that any number of leases cost about three calls a second at the
+// default TTL.
+func (c *Client) slice() time.Duration { return c.cfg.TTL / 30 }
 
 // nextDue is when a claim next needs attention: a renewal, or its end when that comes first
 // or when no renewal could move it. Renewals are jittered by a tenth, so that processes that
@@ -120,7 +122,7 @@ func (r *renewer) takeDue() []*claim {
 		return nil
 	}
 	r.calls.Add(1)
-	horizon := r.client.clock.Now().Add(slice)
+	horizon := r.client.clock.Now().Add(r.client.slice())
 	due := []*claim{} // not nil: the timer has to be set again even if nothing is due
 	for len(r.claims) > 0 && r.claims[0].due <= horizon {
 		due = append(due, heap.Pop(&r.claims).(*claim))
@@ -283,7 +285,7 @@ func (c *Client) lossCause(cl *claim, err error) error {
 	if errors.As(err, &d) {
 		err = d.Err
 	}
-	return &Error{Op: "hold", Name: cl.name, Engine: c.caps.Engine, Kind: ErrLost, Outcome: Applied, Err: err}
+	return &Error{Op: "hold", Name: cl.h.name, Engine: c.caps.Engine, Kind: ErrLost, Outcome: Applied, Err: err}
 }
 
 // isLoss reports whether an engine's answer to a renewal says that the share is gone.

@@ -3,70 +3,93 @@ package holdfast
 import (
 	"context"
 	"sync"
+	"sync/atomic"
 	"time"
 )
 
 // timeoutContext is the context of a release: the values of the acquire call, and a deadline
-// of its own. Unlike context.WithTimeout it costs nothing until an engine waits on Done, and
-// it lives inside the claim: an uncontended Unlock allocates nothing for it.
+// of its own. Unlike context.WithTimeout it lives inside the claim and costs nothing until an
+// engine asks for its deadline or waits for its end.
 type timeoutContext struct {
-	values   context.Context
-	deadline time.Time
+	values context.Context
+	d      time.Duration
+	ended  atomic.Bool
+	timed  atomic.Pointer[timed]
+}
 
-	mu    sync.Mutex
-	done  chan struct{}
-	timer *time.Timer
-	err   error
+// timed is the part that exists once somebody has asked.
+type timed struct {
+	deadline time.Time
+	timer    *time.Timer
+	done     chan struct{}
+	once     sync.Once
+	err      error // set before done is closed
 }
 
 func (t *timeoutContext) start(values context.Context, d time.Duration) {
-	t.values, t.deadline = values, time.Now().Add(d)
+	t.values, t.d = values, d
 }
 
-// stop frees the timer. The context ends, as after the cancel function of WithTimeout.
+// stop ends the context, as the cancel function of WithTimeout does.
 func (t *timeoutContext) stop() {
-	t.end(context.Canceled)
-	if t.timer != nil {
-		t.timer.Stop()
+	t.ended.Store(true)
+	if in := t.timed.Load(); in != nil {
+		in.end(context.Canceled)
 	}
 }
 
-func (t *timeoutContext) end(err error) {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	if t.err != nil {
-		return
+func (in *timed) end(err error) {
+	in.once.Do(func() {
+		in.err = err
+		close(in.done)
+		in.timer.Stop()
+	})
+}
+
+// clock starts the time on first use. It is read after stop as well: then it ends at once.
+func (t *timeoutContext) clock() *timed {
+	if in := t.timed.Load(); in != nil {
+		return in
 	}
-	t.err = err
-	if t.done != nil {
-		close(t.done)
+	in := &timed{deadline: time.Now().Add(t.d), done: make(chan struct{})}
+	ready := make(chan struct{})
+	in.timer = time.AfterFunc(t.d, func() {
+		<-ready // in.timer is set
+		in.end(context.DeadlineExceeded)
+	})
+	close(ready)
+	if !t.timed.CompareAndSwap(nil, in) {
+		in.timer.Stop()
+		return t.timed.Load()
 	}
+	if t.ended.Load() {
+		in.end(context.Canceled)
+	}
+	return in
 }
 
 // Done implements context.Context.
-func (t *timeoutContext) Done() <-chan struct{} {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	if t.done == nil {
-		t.done = make(chan struct{})
-		if t.err != nil {
-			close(t.done)
-		} else {
-			t.timer = time.AfterFunc(time.Until(t.deadline), func() { t.end(context.DeadlineExceeded) })
-		}
-	}
-	return t.done
-}
+func (t *timeoutContext) Done() <-chan struct{} { return t.clock().done }
+
+// Deadline implements context.Context.
+func (t *timeoutContext) Deadline() (time.Time, bool) { return t.clock().deadline, true }
 
 // Err implements context.Context.
 func (t *timeoutContext) Err() error {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	return t.err
+	in := t.timed.Load()
+	if in == nil {
+		if t.ended.Load() {
+			return context.Canceled
+		}
+		return nil
+	}
+	select {
+	case <-in.done:
+		return in.err
+	default:
+		return nil
+	}
 }
-
-// Deadline implements context.Context.
-func (t *timeoutContext) Deadline() (time.Time, bool) { return t.deadline, true }
 
 // Value implements context.Context.
 func (t *timeoutContext) Value(key any) any { return t.values.Value(key) }

@@ -2,6 +2,16 @@ package driver
 
 import "time"
 
+// Scope is how far an engine's locks reach.
+type Scope string
+
+// The scopes.
+const (
+	Process Scope = "process"
+	Machine Scope = "machine"
+	Cluster Scope = "cluster"
+)
+
 // Capabilities says what an engine can do and what it promises. Fields that describe
 // abilities are false or empty where the engine lacks them.
 type Capabilities struct {
@@ -11,6 +21,10 @@ type Capabilities struct {
 	// Instance tells apart two servers of the same engine, for example host and port. It
 	// never contains secrets.
 	Instance string `json:"instance,omitempty"`
+
+	// Scope is who is excluded: the goroutines of a process, the processes of a machine, or
+	// the machines of a cluster.
+	Scope Scope `json:"scope"`
 
 	// Shared, Upgradeable and Permits say which modes beside Exclusive exist.
 	Shared      bool `json:"shared"`

@@ -2,6 +2,7 @@ package memlock
 
 import (
 	"context"
+	"slices"
 	"time"
 
 	"github.com/holdfast-go/holdfast/driver"
@@ -13,13 +14,17 @@ func (e *Engine) Acquire(ctx context.Context, req driver.Request) (driver.Grant,
 	if err := e.enter(ctx); err != nil {
 		return driver.Grant{}, err
 	}
-	fault, err := e.suffer(ctx, Call{Op: OpAcquire, Name: req.Name, Owner: req.Owner, Wait: req.Wait})
-	if err != nil {
-		return driver.Grant{}, err
+	var fault Fault
+	if e.store.inject.Load() != nil {
+		var err error
+		if fault, err = e.suffer(ctx, Call{Op: OpAcquire, Name: req.Name, Owner: req.Owner, Wait: req.Wait}); err != nil {
+			return driver.Grant{}, err
+		}
 	}
-	grant, err := e.ask(&req)
+	var w wait
+	grant, err := e.ask(&req, &w)
 	if err == errQueued {
-		grant, err = e.wait(ctx, &req)
+		grant, err = e.wait(ctx, &req, &w)
 	}
 	if err == nil && fault.DropReply {
 		return driver.Grant{}, errDropped
@@ -27,29 +32,40 @@ func (e *Engine) Acquire(ctx context.Context, req driver.Request) (driver.Grant,
 	return grant, err
 }
 
+// wait is a request that waits. From the moment it is queued until it leaves the book it is
+// among the book's waiters, so no change of the book can pass it by.
+type wait struct {
+	wake chan struct{} // nil until the request is queued
+	next time.Duration // when the first share in the way runs out
+}
+
 // errQueued says that the request is in the book and waits. It never leaves the package.
 var errQueued = driver.Failf(driver.Held, "queued")
 
 // ask enters req into the book, or looks again how it stands there.
-func (e *Engine) ask(req *driver.Request) (driver.Grant, error) {
+func (e *Engine) ask(req *driver.Request, w *wait) (driver.Grant, error) {
 	s := e.store
 	now := s.clock.Now()
 	sh := s.lock(req.Name)
 	defer sh.mu.Unlock()
-	b := sh.open(req.Name)
-	defer sh.close(req.Name, b)
+	at := sh.books.Open(req.Name)
+	defer sh.close(at)
+	b := &at.Value
 	if b.expire(now) {
 		s.settle(sh, b, now)
 	}
-	switch b.Ask(req, "", &sh.fences, s.micros(now)) {
+	verdict := b.Ask(req, "", &sh.fences, s.micros(now))
+	if verdict == ledger.Queued {
+		b.enroll(req.Token, w)
+		w.next = b.nextEnd(now.Add(MaxTTL)).Sub(now)
+		return driver.Grant{}, errQueued
+	}
+	b.dismiss(req.Token, w)
+	switch verdict {
 	case ledger.Granted:
 		share := b.Find(req.Token)
 		share.TTL, share.Until = req.TTL, now.Add(req.TTL)
 		return driver.Grant{Fence: share.Fence, FenceSpan: share.FenceSpan, Sent: now}, nil
-	case ledger.Queued:
-		if req.Wait {
-			return driver.Grant{}, errQueued
-		}
 	case ledger.Mismatch:
 		return driver.Grant{}, driver.Failf(driver.Invalid,
 			"limit is %d here and %d elsewhere: use one limit for a semaphore everywhere", req.Limit, b.Shares[0].Limit)
@@ -63,35 +79,56 @@ func (e *Engine) ask(req *driver.Request) (driver.Grant, error) {
 	return driver.Grant{}, held
 }
 
+// enroll puts a queued request among those to wake.
+func (b *book) enroll(token driver.Token, w *wait) {
+	if w.wake == nil {
+		w.wake = make(chan struct{}, 1)
+		b.waiters = append(b.waiters, waiter{token, w.wake})
+	}
+}
+
+// dismiss ends what enroll began.
+func (b *book) dismiss(token driver.Token, w *wait) {
+	if w.wake == nil {
+		return
+	}
+	w.wake = nil
+	b.waiters = slices.DeleteFunc(b.waiters, func(x waiter) bool { return x.token == token })
+}
+
+// nextEnd is when the first share that is held runs out, or end if that comes first.
+func (b *book) nextEnd(end driver.Instant) driver.Instant {
+	for i := range b.Shares {
+		if b.Shares[i].State != ledger.Waiting {
+			end = min(end, b.Shares[i].Until)
+		}
+	}
+	return end
+}
+
 // wait sleeps until req is granted. Every wake-up asks the book again, so that the grant is
 // proven by a reading of the clock that is no older than the wake-up.
-func (e *Engine) wait(ctx context.Context, req *driver.Request) (driver.Grant, error) {
+func (e *Engine) wait(ctx context.Context, req *driver.Request, w *wait) (driver.Grant, error) {
 	if !e.beginWait() {
-		e.withdraw(req)
-		return driver.Grant{}, errClosed
+		return e.giveUp(req, w, errClosed)
 	}
 	defer e.waits.Done()
-	wake := make(chan struct{}, 1)
 	for {
-		// The waiter is entered before the timer is set and the book read, so a change
-		// between them leaves a wake-up in the channel.
-		next := e.enroll(req, wake)
-		timer := e.store.clock.AfterFunc(next, func() { poke(wake) })
+		wake := w.wake
+		timer := e.store.clock.AfterFunc(w.next, func() { poke(wake) })
 		var ended error
 		select {
 		case <-wake:
 		case <-ctx.Done():
-			ended = driver.Fail(driver.Unavailable, ctx.Err())
+			ended = driver.Fail(driver.Held, ctx.Err())
 		case <-e.closing:
 			ended = errClosed
 		}
 		timer.Stop()
-		e.dismiss(req)
 		if ended != nil {
-			return e.giveUp(req, ended)
+			return e.giveUp(req, w, ended)
 		}
-		grant, err := e.ask(req)
-		if err != errQueued {
+		if grant, err := e.ask(req, w); err != errQueued {
 			return grant, err
 		}
 	}
@@ -108,79 +145,33 @@ func poke(wake chan struct{}) {
 func (e *Engine) beginWait() bool {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	select {
-	case <-e.closing:
+	if e.closed.Load() {
 		return false
-	default:
-		e.waits.Add(1)
-		return true
 	}
-}
-
-// enroll asks to be woken for req and returns how long to sleep at most: until the first
-// share in the way runs out. A request that is granted by now is woken at once.
-func (e *Engine) enroll(req *driver.Request, wake chan struct{}) time.Duration {
-	s := e.store
-	now := s.clock.Now()
-	sh := s.lock(req.Name)
-	defer sh.mu.Unlock()
-	b := sh.open(req.Name)
-	b.waiters = append(b.waiters, waiter{req.Token, wake})
-	next := now.Add(MaxTTL)
-	for i := range b.Shares {
-		share := &b.Shares[i]
-		if share.Token == req.Token && share.State == ledger.Held && share.Mode == req.Mode {
-			return 0
-		}
-		if share.State != ledger.Waiting && share.Until < next {
-			next = share.Until
-		}
-	}
-	return next.Sub(now)
-}
-
-// dismiss ends what enroll began.
-func (e *Engine) dismiss(req *driver.Request) {
-	sh := e.store.lock(req.Name)
-	defer sh.mu.Unlock()
-	b := sh.open(req.Name)
-	for i := range b.waiters {
-		if b.waiters[i].token == req.Token {
-			b.waiters = append(b.waiters[:i], b.waiters[i+1:]...)
-			break
-		}
-	}
-	sh.close(req.Name, b)
+	e.waits.Add(1)
+	return true
 }
 
 // giveUp ends a wait for the reason why. A grant that came in the same instant is returned:
 // the core knows what to do with it.
-func (e *Engine) giveUp(req *driver.Request, why error) (driver.Grant, error) {
-	if !e.withdraw(req) {
-		return driver.Grant{}, why
-	}
-	again := *req
-	again.Wait = false
-	if grant, err := e.ask(&again); err == nil {
-		return grant, nil
-	}
-	return driver.Grant{}, why
-}
-
-// withdraw takes the waiting request out of the book and reports whether it had been
-// granted instead.
-func (e *Engine) withdraw(req *driver.Request) (granted bool) {
+func (e *Engine) giveUp(req *driver.Request, w *wait, why error) (driver.Grant, error) {
 	s := e.store
 	now := s.clock.Now()
 	sh := s.lock(req.Name)
 	defer sh.mu.Unlock()
-	b := sh.open(req.Name)
-	defer sh.close(req.Name, b)
+	at := sh.books.Open(req.Name)
+	defer sh.close(at)
+	b := &at.Value
+	b.dismiss(req.Token, w)
 	b.expire(now)
 	b.Withdraw(req.Token)
 	s.settle(sh, b, now)
 	share := b.Find(req.Token)
-	return share != nil && share.Mode == req.Mode
+	if share == nil || share.Mode != req.Mode {
+		return driver.Grant{}, why
+	}
+	share.TTL, share.Until = req.TTL, now.Add(req.TTL)
+	return driver.Grant{Fence: share.Fence, FenceSpan: share.FenceSpan, Sent: now}, nil
 }
 
 // Renew implements driver.Engine.
@@ -204,8 +195,9 @@ func (e *Engine) renew(ctx context.Context, c *driver.Claim) error {
 	now := s.clock.Now()
 	sh := s.lock(c.Name)
 	defer sh.mu.Unlock()
-	b := sh.open(c.Name)
-	defer sh.close(c.Name, b)
+	at := sh.books.Open(c.Name)
+	defer sh.close(at)
+	b := &at.Value
 	if b.expire(now) {
 		s.settle(sh, b, now)
 	}
@@ -225,31 +217,35 @@ func (e *Engine) Release(ctx context.Context, c driver.Claim) error {
 	if err := e.enter(ctx); err != nil {
 		return err
 	}
-	fault, err := e.suffer(ctx, Call{Op: OpRelease, Name: c.Name, Owner: c.Owner})
-	if err != nil {
-		return err
+	var fault Fault
+	if e.store.inject.Load() != nil {
+		var err error
+		if fault, err = e.suffer(ctx, Call{Op: OpRelease, Name: c.Name, Owner: c.Owner}); err != nil {
+			return err
+		}
 	}
 	s := e.store
-	var now driver.Instant
+	now := s.clock.Now()
 	sh := s.lock(c.Name)
 	defer sh.mu.Unlock()
-	b := sh.open(c.Name)
-	defer sh.close(c.Name, b)
+	at := sh.books.Open(c.Name)
+	defer sh.close(at)
+	b := &at.Value
+	b.expire(now)
 	share := b.Find(c.Token)
 	held := share != nil && share.State != ledger.Waiting
-	if held || len(b.waiters) > 0 {
-		now = s.clock.Now()
-		held = held && !ended(share, now)
+	if share != nil {
+		b.Remove(c.Token)
+		b.wake(c.Token) // a call that still waits under this token begins anew
 	}
-	b.Remove(c.Token)
-	b.wake(c.Token) // a call that still waits under this token begins anew
-	b.expire(now)
 	s.settle(sh, b, now)
 	switch {
 	case fault.DropReply:
 		return errDropped
 	case !held:
-		return driver.Fail(driver.NotHeld, nil)
+		return errNotHeld
 	}
 	return nil
 }
+
+var errNotHeld = driver.Fail(driver.NotHeld, nil)

@@ -55,8 +55,9 @@ func (s *Store) Inject(f func(Call) Fault) {
 func (s *Store) Lose(name string) int {
 	sh := s.lock(name)
 	defer sh.mu.Unlock()
-	b := sh.open(name)
-	defer sh.close(name, b)
+	at := sh.books.Open(name)
+	defer sh.close(at)
+	b := &at.Value
 	n := b.RemoveHeld()
 	s.settle(sh, b, s.clock.Now())
 	return n

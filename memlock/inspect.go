@@ -16,8 +16,9 @@ func (e *Engine) Inspect(ctx context.Context, name string) (driver.Info, error) 
 	s := e.store
 	sh := s.lock(name)
 	defer sh.mu.Unlock()
-	b := sh.open(name)
-	defer sh.close(name, b)
+	at := sh.books.Open(name)
+	defer sh.close(at)
+	b := &at.Value
 	return s.info(sh, b, name), nil
 }
 
@@ -40,15 +41,16 @@ func (e *Engine) List(ctx context.Context, prefix string, limit int) ([]driver.I
 	for i := range s.shards {
 		sh := &s.shards[i]
 		sh.mu.Lock()
-		for name, b := range sh.books {
-			if !strings.HasPrefix(name, prefix) {
-				continue
+		sh.books.All(func(at *entry) bool {
+			if strings.HasPrefix(at.Name, prefix) {
+				at.Share()
+				if info := s.info(sh, &at.Value, at.Name); len(info.Holders) > 0 {
+					infos = append(infos, info)
+				}
+				sh.close(at)
 			}
-			if info := s.info(sh, b, name); len(info.Holders) > 0 {
-				infos = append(infos, info)
-			}
-			sh.close(name, b)
-		}
+			return true
+		})
 		sh.mu.Unlock()
 	}
 	sort.Slice(infos, func(i, j int) bool { return infos[i].Name < infos[j].Name })
@@ -63,8 +65,9 @@ func (e *Engine) Break(ctx context.Context, req driver.BreakRequest) (driver.Inf
 	s := e.store
 	sh := s.lock(req.Name)
 	defer sh.mu.Unlock()
-	b := sh.open(req.Name)
-	defer sh.close(req.Name, b)
+	at := sh.books.Open(req.Name)
+	defer sh.close(at)
+	b := &at.Value
 	info := s.info(sh, b, req.Name)
 	switch {
 	case len(info.Holders) == 0:

@@ -14,6 +14,7 @@ import (
 	"math"
 	"net/url"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/holdfast-go/holdfast/driver"
@@ -43,10 +44,10 @@ func New(cfg Config) *Engine { return NewStore(cfg).Engine() }
 type Engine struct {
 	store *Store
 
-	closing  chan struct{} // closed by Close
-	closeOne sync.Once
-	waits    sync.WaitGroup // calls that wait
-	mu       sync.Mutex     // orders waits.Add and Close
+	closed  atomic.Bool
+	closing chan struct{}  // closed by Close
+	waits   sync.WaitGroup // calls that wait
+	mu      sync.Mutex     // orders waits.Add and Close
 }
 
 var _ interface {
@@ -62,7 +63,7 @@ func (e *Engine) Capabilities() driver.Capabilities {
 }
 
 var capabilities = driver.Capabilities{
-	Engine: "memlock",
+	Engine: "memlock", Scope: driver.Process,
 	Shared: true, Upgradeable: true, Permits: true,
 	Expires: true, FIFO: true, Push: true, Holders: true,
 	MinTTL: MinTTL, MaxTTL: MaxTTL, DefaultTTL: DefaultTTL, Resolution: time.Nanosecond,
@@ -75,7 +76,9 @@ var capabilities = driver.Capabilities{
 // a process that died do.
 func (e *Engine) Close() error {
 	e.mu.Lock()
-	e.closeOne.Do(func() { close(e.closing) })
+	if !e.closed.Swap(true) {
+		close(e.closing)
+	}
 	e.mu.Unlock()
 	e.waits.Wait()
 	return nil
@@ -83,10 +86,8 @@ func (e *Engine) Close() error {
 
 // enter reports why a call must not begin.
 func (e *Engine) enter(ctx context.Context) error {
-	select {
-	case <-e.closing:
+	if e.closed.Load() {
 		return errClosed
-	default:
 	}
 	if err := ctx.Err(); err != nil {
 		return driver.Fail(driver.Unavailable, err)

@@ -8,6 +8,7 @@ import (
 
 	"github.com/holdfast-go/holdfast/driver"
 	"github.com/holdfast-go/holdfast/internal/ledger"
+	"github.com/holdfast-go/holdfast/internal/namemap"
 )
 
 // Store is what engines share, as processes share a server.
@@ -28,16 +29,19 @@ type Store struct {
 // shard holds the books of the names that hash to it, and the fence counter for all of them.
 type shard struct {
 	mu     sync.Mutex
-	books  map[string]*book
+	books  namemap.Map[book]
 	fences ledger.Fences
-	spare  []*book // emptied books; names come and go too fast to allocate each time
 }
 
-// book is a ledger together with those to wake when it changes.
+// book is a ledger together with those to wake when it changes. While it has either, it is a
+// user of its own entry.
 type book struct {
 	ledger.Ledger
 	waiters []waiter
+	inUse   bool
 }
+
+type entry = namemap.Entry[book]
 
 type waiter struct {
 	token driver.Token
@@ -76,35 +80,18 @@ func (s *Store) lock(name string) *shard {
 	return sh
 }
 
-// open returns the book of name, an empty one for a free name.
-func (sh *shard) open(name string) *book {
-	b := sh.books[name]
-	if b != nil {
-		return b
+// close ends a call's use of a book. The book of a name that nobody holds or waits for is
+// forgotten.
+func (sh *shard) close(e *entry) {
+	b := &e.Value
+	if inUse := len(b.Shares) > 0 || len(b.waiters) > 0; inUse != b.inUse {
+		b.inUse = inUse
+		if inUse {
+			return // the book takes over the use of the call
+		}
+		sh.books.Close(e)
 	}
-	if n := len(sh.spare); n > 0 {
-		b, sh.spare = sh.spare[n-1], sh.spare[:n-1]
-	} else {
-		b = new(book)
-	}
-	if sh.books == nil {
-		sh.books = make(map[string]*book)
-	}
-	sh.books[name] = b
-	return b
-}
-
-const maxSpare = 64
-
-// close drops the book of a name that nobody holds or waits for.
-func (sh *shard) close(name string, b *book) {
-	if len(b.Shares) > 0 || len(b.waiters) > 0 {
-		return
-	}
-	delete(sh.books, name)
-	if len(sh.spare) < maxSpare {
-		sh.spare = append(sh.spare, b)
-	}
+	sh.books.Close(e)
 }
 
 // expire strikes out what has run out by now.
@@ -135,10 +122,7 @@ func (s *Store) settle(sh *shard, b *book, now driver.Instant) {
 func (b *book) wake(token driver.Token) {
 	for i := range b.waiters {
 		if b.waiters[i].token == token {
-			select {
-			case b.waiters[i].wake <- struct{}{}:
-			default: // woken already
-			}
+			poke(b.waiters[i].wake)
 			return
 		}
 	}

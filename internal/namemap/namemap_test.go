@@ -1,0 +1,61 @@
+package namemap
+
+import (
+	"fmt"
+	"testing"
+)
+
+func TestNamesInUseAreKept(t *testing.T) {
+	var m Map[int]
+	a := m.Open("a")
+	a.Value = 7
+	for i := range 1000 {
+		m.Close(m.Open(fmt.Sprint(i)))
+	}
+	if got := m.Open("a"); got != a || got.Value != 7 {
+		t.Fatalf("the entry in use was forgotten: %+v", got)
+	}
+	if m.Len() > 1+idleKept {
+		t.Errorf("%d entries are left of a thousand unused names", m.Len())
+	}
+}
+
+func TestAnEntryServesItsNameOnly(t *testing.T) {
+	var m Map[int]
+	a := m.Open("a")
+	m.Close(a)
+	if !a.Serves("a") || a.Serves("b") {
+		t.Fatal("an idle entry must serve its name and no other")
+	}
+	for i := range 2 * idleKept {
+		m.Close(m.Open(fmt.Sprint(i)))
+	}
+	if a.Serves("a") {
+		t.Error("a forgotten entry still serves its name")
+	}
+	if m.Find("a") != nil {
+		t.Error("a name nobody uses was found")
+	}
+}
+
+func TestReuseOfAnIdleEntryKeepsItsPlace(t *testing.T) {
+	var m Map[int]
+	a := m.Open("a")
+	for range 100 {
+		m.Close(a)
+		if !a.Serves("a") {
+			t.Fatal("the idle entry is gone")
+		}
+		m.Reopen(a)
+	}
+	for i := range 2 * idleKept {
+		m.Close(m.Open(fmt.Sprint(i)))
+	}
+	if m.Find("a") != a {
+		t.Fatal("an entry in use was forgotten when its idle place was taken")
+	}
+	m.Close(a)
+	if m.Find("a") != nil {
+		t.Error("closed by its last user, it is still in use")
+	}
+}
