@@ -92,7 +92,7 @@ func TestHandOverSkipsTheEngine(t *testing.T) {
 		for range 65 {
 			group.Go(func() { mustUnlock(t, mustLock(t, c.Mutex("x"))) })
 		}
-		time.Sleep(time.Millisecond) // numbers are reserved no faster than the clock runs
+		synctest.Wait()
 		mustUnlock(t, first)
 		group.Wait()
 		// The first lease reserved no numbers for anybody; the second did for 64 others.
@@ -102,25 +102,28 @@ func TestHandOverSkipsTheEngine(t *testing.T) {
 	})
 }
 
-// TestHandOverLeavesEnoughTime: a claim whose TTL is nearly over is not handed over, because
-// the engine does not answer renewals.
+// TestHandOverLeavesEnoughTime: a claim is not handed to a waiter whose TTL it cannot serve a
+// third of.
 func TestHandOverLeavesEnoughTime(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		store, a, _ := twoClients(t, holdfast.Config{LocalHandoverWindow: 4900 * time.Millisecond})
-		cutRenewals(store)
+		store, a, _ := twoClients(t, holdfast.Config{})
 		warm := mustLock(t, a.Mutex("x"))
 		var group sync.WaitGroup
-		for range 2 {
-			group.Go(func() {
-				l := mustLock(t, a.Mutex("x"))
-				if l.Remaining() < 10*time.Second/3 {
-					t.Errorf("a lease began with %v left", l.Remaining())
-				}
-				time.Sleep(4800 * time.Millisecond)
-				mustUnlock(t, l)
-			})
-		}
+		group.Go(func() {
+			l := mustLock(t, a.Mutex("x", holdfast.WithTTL(time.Second)))
+			time.Sleep(800 * time.Millisecond)
+			mustUnlock(t, l)
+		})
 		synctest.Wait()
+		group.Go(func() {
+			l := mustLock(t, a.Mutex("x"))
+			if l.Remaining() < 10*time.Second/3 {
+				t.Errorf("a lease of 10s began with %v left", l.Remaining())
+			}
+			mustUnlock(t, l)
+		})
+		synctest.Wait()
+		cutRenewals(store)
 		mustUnlock(t, warm)
 		group.Wait()
 	})

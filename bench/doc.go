@@ -1,2 +1,3 @@
-// Package bench measures holdfast beside other locks.
+// Package bench measures holdfast beside what it is compared with, in one run, so that the
+// ratios mean something on a noisy machine. `make bench` runs it.
 package bench

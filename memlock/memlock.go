@@ -69,7 +69,7 @@ var capabilities = driver.Capabilities{
 	MinTTL: MinTTL, MaxTTL: MaxTTL, DefaultTTL: DefaultTTL, Resolution: time.Nanosecond,
 	MaxPermits:  math.MaxInt32,
 	Safety:      "exclusive within this process",
-	FenceSource: "counter and wall clock; order across a restart rests on the clock",
+	FenceSource: "counter that starts at the wall clock in µs; a restart keeps the order unless over a million grants a second outran the clock",
 }
 
 // Close implements driver.Engine. Shares held through e live on until their TTL, as those of

@@ -55,6 +55,9 @@ func NewStore(cfg Config) *Store {
 		s.clock = driver.MonotonicClock()
 	}
 	s.clockStart = s.clock.Now()
+	for i := range s.shards {
+		s.shards[i].fences.Ahead = true // holders and counter end with this process
+	}
 	return s
 }
 

@@ -1,0 +1,27 @@
+# holdfast: the commands that matter are `make demo` and `make test`.
+
+GO         ?= go
+STATICCHECK = honnef.co/go/tools/cmd/staticcheck@v0.8.2
+BENCHSTAT   = golang.org/x/perf/cmd/benchstat@latest
+# Every module of the workspace, as folders.
+MODULES     = $(shell sed -n 's/^\t\(\.[^ ]*\)$$/\1/p' go.work)
+
+.PHONY: demo test lint bench tidy install
+
+demo: ## issue invoice numbers with a cluster of processes: without a lock, with a local one, with holdfast
+	$(GO) run ./cmd/holdfast demo
+
+test: install ## all tests of all modules, with the race detector
+	$(GO) test -race -timeout 9m work
+
+install: ## what the tests need and this machine lacks
+	./scripts/install
+
+lint: ## format, vet, static analysis, other systems, tidy modules
+	./scripts/lint "$(STATICCHECK)" $(MODULES)
+
+bench: ## benchmarks, with ratios to their yardsticks
+	./scripts/bench "$(BENCHSTAT)"
+
+tidy:
+	for m in $(MODULES); do (cd $$m && $(GO) mod tidy) || exit 1; done
