@@ -15,7 +15,8 @@ type claim struct {
 	client *Client
 	bucket *bucket
 	at     *namemap.Entry[queue] // not to be used once the claim is retired
-	h      *handle               // of the latest lease
+	name   string
+	h      *handle // of the latest lease
 	token  driver.Token
 	mode   driver.Mode // not that of h after an upgrade
 	state  claimState
@@ -67,7 +68,7 @@ func ttlFor(d time.Duration) time.Duration {
 // newClaim enters into the books what the engine granted for h. The bucket is locked.
 func (c *Client) newClaim(at *namemap.Entry[queue], h *handle, req *driver.Request, g driver.Grant) *claim {
 	cl := &claim{
-		client: c, bucket: h.place.bucket, at: at, mode: h.mode, token: req.Token,
+		client: c, bucket: h.place.bucket, at: at, name: h.name, mode: h.mode, token: req.Token,
 		since: g.Sent, next: g.Fence, top: g.Fence + int64(g.FenceSpan) - 1,
 	}
 	at.Share()
@@ -120,7 +121,7 @@ func (cl *claim) renewTTL(now driver.Instant) time.Duration {
 // driverClaim is the engine's view of the claim.
 func (cl *claim) driverClaim() driver.Claim {
 	return driver.Claim{
-		Name: cl.h.name, Mode: cl.mode, Weight: cl.h.weight, Limit: cl.h.limit,
+		Name: cl.name, Mode: cl.mode, Weight: cl.h.weight, Limit: cl.h.limit,
 		Token: cl.token, Owner: cl.h.owner, TTL: cl.ttl, Fence: cl.top,
 	}
 }

@@ -18,12 +18,9 @@ func (l *Lease) Extend(ctx context.Context, ttl time.Duration) error {
 	cl := l.claim
 	c := cl.client
 	if err := checkTTL(ttl, c.caps); err != nil {
-		return c.fail("extend", cl.h.name, ErrInvalid, err)
+		return c.fail("extend", cl.name, ErrInvalid, err)
 	}
-	if !c.awaitRenewal(ctx, cl) {
-		return c.fail("extend", cl.h.name, ErrUnavailable, ctx.Err())
-	}
-	claim, sent, err := l.beginExtend(ttl)
+	claim, sent, err := l.beginExtend(ctx, ttl)
 	if err != nil {
 		return err
 	}
@@ -48,17 +45,25 @@ func (l *Lease) Extend(ctx context.Context, ttl time.Duration) error {
 	if isLoss(err) {
 		c.lose(cl, c.lossCause(cl, err))
 	}
-	e := c.wrap("extend", cl.h.name, err)
+	e := c.wrap("extend", cl.name, err)
 	if e.Kind == ErrNotHeld {
 		e.Kind = ErrLost
 	}
 	return e
 }
 
-// beginExtend marks the claim as being renewed and returns what to ask for.
-func (l *Lease) beginExtend(ttl time.Duration) (driver.Claim, driver.Instant, error) {
+// beginExtend marks the claim as being renewed and returns what to ask for. At most one
+// renewal of a claim is under way: their replies could be entered in the wrong order.
+func (l *Lease) beginExtend(ctx context.Context, ttl time.Duration) (driver.Claim, driver.Instant, error) {
 	cl := l.claim
 	cl.bucket.mu.Lock()
+	for cl.renewing {
+		cl.bucket.mu.Unlock()
+		if !cl.client.awaitRenewal(ctx, cl) {
+			return driver.Claim{}, 0, cl.client.fail("extend", cl.name, ErrUnavailable, ctx.Err())
+		}
+		cl.bucket.mu.Lock()
+	}
 	defer cl.bucket.mu.Unlock()
 	if err := l.check("extend"); err != nil {
 		return driver.Claim{}, 0, err
@@ -78,9 +83,9 @@ func (l *Lease) check(op string) error {
 	c := l.claim.client
 	switch l.state {
 	case leaseReleased:
-		return c.fail(op, l.claim.h.name, ErrNotHeld, nil)
+		return c.fail(op, l.claim.name, ErrNotHeld, nil)
 	case leaseLost:
-		return c.lostError(op, l.claim.h.name, l.cause)
+		return c.lostError(op, l.claim.name, l.cause)
 	}
 	return nil
 }
@@ -101,12 +106,12 @@ func (l *Lease) Upgrade(ctx context.Context) error {
 		b.mu.Unlock()
 		return nil
 	case cl.mode != driver.Upgradeable:
-		err = c.fail("upgrade", cl.h.name, ErrInvalid, errors.New("the lease is not one of LockUpgradeable"))
+		err = c.fail("upgrade", cl.name, ErrInvalid, errors.New("the lease is not one of LockUpgradeable"))
 	case ctx.Err() != nil:
-		err = c.fail("upgrade", cl.h.name, nil, ctx.Err())
+		err = c.fail("upgrade", cl.name, nil, ctx.Err())
 	}
 	req := driver.Request{
-		Name: cl.h.name, Mode: driver.Exclusive, Token: cl.token, Owner: cl.h.owner,
+		Name: cl.name, Mode: driver.Exclusive, Token: cl.token, Owner: cl.h.owner,
 		TTL: cl.ttl, Span: 1, Wait: true, Upgrade: true,
 	}
 	b.mu.Unlock()
@@ -118,7 +123,7 @@ func (l *Lease) Upgrade(ctx context.Context) error {
 		if isLoss(err) {
 			c.lose(cl, c.lossCause(cl, err))
 		}
-		return c.wrap("upgrade", cl.h.name, err)
+		return c.wrap("upgrade", cl.name, err)
 	}
 	return l.upgradedTo(g, req.TTL)
 }

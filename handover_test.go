@@ -158,6 +158,30 @@ func TestHandOverTakesOverTheSettings(t *testing.T) {
 	})
 }
 
+// TestHandOverFromABoundedLease: a claim that was renewed for a short rest of MaxHold is
+// renewed in time for the next holder, who has no such bound.
+func TestHandOverFromABoundedLease(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		_, a, _ := twoClients(t, holdfast.Config{LocalHandoverWindow: 4900 * time.Millisecond})
+		warm := mustLock(t, a.Mutex("x"))
+		var group sync.WaitGroup
+		group.Go(func() {
+			l := mustLock(t, a.Mutex("x", holdfast.WithMaxHold(10*time.Second)))
+			time.Sleep(4800 * time.Millisecond)
+			mustUnlock(t, l)
+		})
+		synctest.Wait()
+		group.Go(func() {
+			l := mustLock(t, a.Mutex("x", holdfast.WithTTL(12*time.Second)))
+			time.Sleep(time.Minute)
+			mustUnlock(t, l)
+		})
+		synctest.Wait()
+		mustUnlock(t, warm)
+		group.Wait()
+	})
+}
+
 // TestLossReachesTheLatestHolder: when a claim is lost that was handed over, it is its latest
 // holder that is told, and nothing is passed on any more.
 func TestLossReachesTheLatestHolder(t *testing.T) {

@@ -49,7 +49,7 @@ func (l *Lease) bind(ctx context.Context) *Lease {
 }
 
 // Name returns the name of the lock.
-func (l *Lease) Name() string { return l.claim.h.name }
+func (l *Lease) Name() string { return l.claim.name }
 
 // Fence returns the number of this lease: larger than that of every lease of the same name
 // that was granted before, on every engine and across hand-overs within the process. It is
@@ -130,7 +130,7 @@ func (l *Lease) Unlock() error {
 		err = c.giveBack(l, renewing)
 	}
 	if m := c.cfg.Metrics; m != nil {
-		m.Released(cl.h.name, c.clock.Now().Sub(l.began), err)
+		m.Released(cl.name, c.clock.Now().Sub(l.began), err)
 	}
 	return err
 }
@@ -183,7 +183,7 @@ func (c *Client) giveBack(l *Lease, renewing bool) error {
 	ctx := context.Context(&cl.timeout)
 	var end func(error)
 	if c.cfg.Tracer != nil {
-		ctx, end = c.cfg.Tracer.Start(ctx, "unlock", cl.h.name)
+		ctx, end = c.cfg.Tracer.Start(ctx, "unlock", cl.name)
 	}
 	// A renewal that is still under way must not reach the engine after the release: after
 	// a failover it could enter the lock again. One that does not end in time is followed
@@ -197,7 +197,7 @@ func (c *Client) giveBack(l *Lease, renewing bool) error {
 	b.mu.Unlock()
 	var failure error
 	if err != nil {
-		e := c.wrap("unlock", cl.h.name, err)
+		e := c.wrap("unlock", cl.name, err)
 		if e.Kind == ErrNotHeld {
 			e.Kind = ErrLost // it was held, or there would be no claim
 		}
@@ -251,7 +251,7 @@ func (c *Client) lose(cl *claim, cause error) bool {
 		ctx.cancel(cause)
 	}
 	if !errors.Is(cause, ErrClosed) {
-		c.reportLoss(cl.h.name, cause)
+		c.reportLoss(cl.name, cause)
 	}
 	return true
 }

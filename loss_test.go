@@ -3,6 +3,7 @@ package holdfast_test
 import (
 	"context"
 	"errors"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
@@ -109,6 +110,35 @@ func TestARenewalAnsweredTooLateDoesNotRevive(t *testing.T) {
 			t.Fatalf("extended a lease whose holder was told that it ended: %v", err)
 		}
 		want(t, err, holdfast.ErrLost)
+	})
+}
+
+func TestOneRenewalOfAClaimAtATime(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := &spy{Engine: memlock.New(memlock.Config{})}
+		c := clientOn(t, s, holdfast.Config{})
+		l := mustLock(t, c.Mutex("x"))
+		var under atomic.Int32
+		s.set(func() {
+			s.onRen = func([]driver.Claim) {
+				if under.Add(1) != 1 {
+					t.Error("two renewals of one claim at once")
+				}
+				time.Sleep(time.Second)
+				under.Add(-1)
+			}
+		})
+		var group sync.WaitGroup
+		for range 5 {
+			group.Go(func() {
+				if err := l.Extend(t.Context(), 20*time.Second); err != nil {
+					t.Error(err)
+				}
+			})
+		}
+		time.Sleep(time.Minute)
+		group.Wait()
+		mustUnlock(t, l)
 	})
 }
 

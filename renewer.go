@@ -39,16 +39,21 @@ const maxSleep = time.Second
 // default TTL.
 func (c *Client) slice() time.Duration { return c.cfg.TTL / 30 }
 
-// nextDue is when a claim next needs attention: a renewal, or its end when that comes first
-// or when no renewal could move it. Renewals are jittered by a tenth, so that processes that
-// started together do not stay together.
+// nextDue is when a claim next needs attention: a renewal, or its end when no renewal would
+// move it. A claim that was handed to a lease with a longer TTL may have less time left than
+// the usual interval; it is renewed at half of that. Renewals are jittered by a tenth, so
+// that processes that started together do not stay together.
 func (cl *claim) nextDue(now driver.Instant) driver.Instant {
-	end := cl.deadline()
-	if cl.renewEvery == 0 || cl.holdUntil <= cl.expiry && cl.holdUntil != forever {
-		return end
+	if !cl.renewable() {
+		return cl.deadline()
 	}
-	jitter := rand.Int64N(int64(cl.renewEvery)/10 + 1)
-	return min(end, now.Add(cl.renewEvery-time.Duration(jitter)))
+	interval := min(cl.renewEvery, max(0, cl.expiry.Sub(now))/2)
+	return now.Add(interval - time.Duration(rand.Int64N(int64(interval)/10+1)))
+}
+
+// renewable reports whether a renewal could move the deadline.
+func (cl *claim) renewable() bool {
+	return cl.renewEvery > 0 && (cl.holdUntil == forever || cl.expiry < cl.holdUntil)
 }
 
 // schedule sees to it that cl gets attention at due. Its bucket is locked and it is live.
@@ -157,7 +162,7 @@ func (r *renewer) attend(cl *claim, now driver.Instant) attention {
 		return attendNot
 	case now >= end:
 		return attendEnd
-	case cl.renewing || cl.renewEvery == 0 || cl.holdUntil <= cl.expiry && cl.holdUntil != forever:
+	case cl.renewing || !cl.renewable():
 		r.schedule(cl, end)
 		return attendNot
 	}
@@ -269,7 +274,7 @@ var (
 func (c *Client) expire(cl *claim) {
 	cause := errExpired
 	cl.bucket.mu.Lock()
-	if cl.holdUntil <= cl.expiry && cl.holdUntil != forever {
+	if cl.holdUntil <= cl.expiry { // never both forever: it would not have ended
 		cause = errMaxHold
 	}
 	claim, grace := cl.driverClaim(), cl.ttl-usable(cl.ttl)
@@ -285,7 +290,7 @@ func (c *Client) lossCause(cl *claim, err error) error {
 	if errors.As(err, &d) {
 		err = d.Err
 	}
-	return &Error{Op: "hold", Name: cl.h.name, Engine: c.caps.Engine, Kind: ErrLost, Outcome: Applied, Err: err}
+	return &Error{Op: "hold", Name: cl.name, Engine: c.caps.Engine, Kind: ErrLost, Outcome: Applied, Err: err}
 }
 
 // isLoss reports whether an engine's answer to a renewal says that the share is gone.

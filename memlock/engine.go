@@ -116,7 +116,7 @@ func (e *Engine) wait(ctx context.Context, req *driver.Request, w *wait) (driver
 	for {
 		wake := w.wake
 		timer := e.store.clock.AfterFunc(w.next, func() { poke(wake) })
-		var ended error
+		var ended *driver.Error
 		select {
 		case <-wake:
 		case <-ctx.Done():
@@ -154,7 +154,7 @@ func (e *Engine) beginWait() bool {
 
 // giveUp ends a wait for the reason why. A grant that came in the same instant is returned:
 // the core knows what to do with it.
-func (e *Engine) giveUp(req *driver.Request, w *wait, why error) (driver.Grant, error) {
+func (e *Engine) giveUp(req *driver.Request, w *wait, why *driver.Error) (driver.Grant, error) {
 	s := e.store
 	now := s.clock.Now()
 	sh := s.lock(req.Name)
@@ -168,6 +168,9 @@ func (e *Engine) giveUp(req *driver.Request, w *wait, why error) (driver.Grant, 
 	s.settle(sh, b, now)
 	share := b.Find(req.Token)
 	if share == nil || share.Mode != req.Mode {
+		if blocker := b.Blocker(); blocker != nil && why.Kind == driver.Held {
+			why.Holder = blocker.Holder(s.until)
+		}
 		return driver.Grant{}, why
 	}
 	share.TTL, share.Until = req.TTL, now.Add(req.TTL)
