@@ -2,6 +2,7 @@ package holdfast
 
 import (
 	"math"
+	"sync/atomic"
 	"time"
 
 	"github.com/holdfast-go/holdfast/driver"
@@ -12,17 +13,18 @@ import (
 // exclusive claim, which is handed from lease to lease; several at once for a shared one,
 // which readers join. Guarded by the bucket's mutex, but for what names another guard.
 type claim struct {
-	client *Client
-	bucket *bucket
-	at     *namemap.Entry[queue] // not to be used once the claim is retired
-	name   string
-	h      *handle // of the latest lease
-	token  driver.Token
-	mode   driver.Mode // not that of h after an upgrade
-	state  claimState
+	client  *Client
+	bucket  *bucket
+	at      *namemap.Entry[queue] // not to be used once the claim is retired
+	name    string
+	h       *handle // of the latest lease
+	token   driver.Token
+	renewed chan struct{} // closed when the renewal under way ends; made by who waits for that
 
-	renewing bool          // a renewal is under way
-	renewed  chan struct{} // closed when it ends; made by who waits for that
+	mode     driver.Mode // not that of h after an upgrade
+	state    claimState
+	renewing bool  // a renewal is under way
+	handed   int32 // hand-overs so far
 
 	ttl        time.Duration
 	renewEvery time.Duration  // 0: not renewed
@@ -30,11 +32,11 @@ type claim struct {
 	expiry     driver.Instant // until when the share may be relied on, unless it is renewed
 	holdUntil  driver.Instant // end of the current lease's MaxHold
 	next, top  int64          // fence numbers not handed out yet
-	handed     int            // hand-overs so far
 	leases     *Lease         // list of the leases that hold the claim
 	first      Lease          // storage for the lease that most claims only ever have
 
-	timeout timeoutContext // of the release
+	last    *Lease                   // the one whose Unlock releases the claim
+	release atomic.Pointer[deadline] // of that release, once the engine asked for it
 
 	// Guarded by the renewer's mutex:
 	due  driver.Instant
@@ -68,7 +70,7 @@ func ttlFor(d time.Duration) time.Duration {
 // newClaim enters into the books what the engine granted for h. The bucket is locked.
 func (c *Client) newClaim(at *namemap.Entry[queue], h *handle, req *driver.Request, g driver.Grant) *claim {
 	cl := &claim{
-		client: c, bucket: h.place.bucket, at: at, name: h.name, mode: h.mode, token: req.Token,
+		h: h, at: at, mode: h.mode, token: req.Token,
 		since: g.Sent, next: g.Fence, top: g.Fence + int64(g.FenceSpan) - 1,
 	}
 	at.Share()
@@ -86,11 +88,11 @@ func (c *Client) newClaim(at *namemap.Entry[queue], h *handle, req *driver.Reque
 // adopt takes over the settings of the handle whose lease holds the claim from now on. It
 // never moves the expiry of a share that the engine may end: only a renewal does.
 func (cl *claim) adopt(h *handle, now driver.Instant) {
-	cl.h, cl.ttl, cl.renewEvery, cl.holdUntil = h, h.ttl, h.renewEvery, forever
+	cl.ttl, cl.renewEvery, cl.holdUntil = h.ttl, h.renewEvery, forever
 	if h.maxHold > 0 {
 		cl.holdUntil = now.Add(h.maxHold)
 	}
-	if !cl.client.caps.Expires {
+	if !cl.h.client.caps.Expires {
 		cl.expiry = forever
 	}
 	if h.renewEvery == 0 {
@@ -101,7 +103,7 @@ func (cl *claim) adopt(h *handle, now driver.Instant) {
 // prolong moves the expiry after a grant or a renewal for ttl that was sent at sent.
 func (cl *claim) prolong(sent driver.Instant, ttl time.Duration) {
 	cl.expiry = forever
-	if cl.client.caps.Expires || cl.renewEvery == 0 {
+	if cl.h.client.caps.Expires || cl.renewEvery == 0 {
 		cl.expiry = sent.Add(usable(ttl))
 	}
 }
@@ -115,13 +117,13 @@ func (cl *claim) renewTTL(now driver.Instant) time.Duration {
 	if cl.holdUntil == forever {
 		return cl.ttl
 	}
-	return max(cl.client.caps.MinTTL, min(cl.ttl, ttlFor(cl.holdUntil.Sub(now))))
+	return max(cl.h.client.caps.MinTTL, min(cl.ttl, ttlFor(cl.holdUntil.Sub(now))))
 }
 
 // driverClaim is the engine's view of the claim.
 func (cl *claim) driverClaim() driver.Claim {
 	return driver.Claim{
-		Name: cl.name, Mode: cl.mode, Weight: cl.h.weight, Limit: cl.h.limit,
+		Name: cl.h.name, Mode: cl.mode, Weight: cl.h.weight, Limit: cl.h.limit,
 		Token: cl.token, Owner: cl.h.owner, TTL: cl.ttl, Fence: cl.top,
 	}
 }
@@ -165,8 +167,8 @@ func (cl *claim) heir(now driver.Instant) *waiter {
 		w.h.weight != cl.h.weight || w.h.limit != cl.h.limit || w.h.owner != cl.h.owner {
 		return nil
 	}
-	most := cl.client.cfg.MaxLocalHandovers
-	if cl.next > cl.top || cl.handed >= most || now.Sub(cl.since) >= w.h.window || !cl.enoughLeft(w.h, now) {
+	most := cl.h.client.cfg.MaxLocalHandovers
+	if cl.next > cl.top || int(cl.handed) >= most || now.Sub(cl.since) >= w.h.window || !cl.enoughLeft(w.h, now) {
 		return nil
 	}
 	return w
@@ -182,11 +184,11 @@ func (cl *claim) handOver(w *waiter, now driver.Instant) {
 	cl.handed++
 	if !cl.suits(w.h) {
 		cl.adopt(w.h, now)
-		cl.client.renewer.schedule(cl, cl.nextDue(now))
+		cl.h.client.renewer.schedule(cl, cl.nextDue(now))
 	}
 	cl.at.Value.waiters.remove(w)
 	w.give(cl.newLease(w.h, now), HandedOver)
-	cl.bucket.names.Close(cl.at) // the waiter's use; the claim has its own
+	cl.h.place.bucket.names.Close(cl.at) // the waiter's use; the claim has its own
 }
 
 // suits reports whether the claim has the settings of h already.

@@ -119,7 +119,7 @@ func (c *Client) releaseAll(claims []*claim) {
 	for range min(len(claims), maxCleaners) {
 		workers.Go(func() {
 			for cl := range work {
-				if c.lose(cl, ErrClosed) {
+				if c.lose(cl, c.fail("hold", cl.h.name, ErrClosed, nil)) {
 					c.engine.Release(ctx, cl.driverClaim()) // the TTL is behind it
 				}
 			}

@@ -16,9 +16,9 @@ import (
 // A MaxHold still ends the lease. Leases of readers that share a claim are extended together.
 func (l *Lease) Extend(ctx context.Context, ttl time.Duration) error {
 	cl := l.claim
-	c := cl.client
+	c := cl.h.client
 	if err := checkTTL(ttl, c.caps); err != nil {
-		return c.fail("extend", cl.name, ErrInvalid, err)
+		return c.fail("extend", cl.h.name, ErrInvalid, err)
 	}
 	claim, sent, err := l.beginExtend(ctx, ttl)
 	if err != nil {
@@ -26,7 +26,7 @@ func (l *Lease) Extend(ctx context.Context, ttl time.Duration) error {
 	}
 	err = c.engine.Renew(ctx, []driver.Claim{claim})[0]
 
-	cl.bucket.mu.Lock()
+	cl.h.place.bucket.mu.Lock()
 	cl.endRenewal()
 	if err == nil && cl.state == live {
 		cl.ttl = ttl
@@ -38,14 +38,14 @@ func (l *Lease) Extend(ctx context.Context, ttl time.Duration) error {
 	if cl.state == live && err == nil {
 		c.renewer.schedule(cl, cl.nextDue(sent))
 	}
-	cl.bucket.mu.Unlock()
+	cl.h.place.bucket.mu.Unlock()
 	if err == nil {
 		return nil
 	}
 	if isLoss(err) {
 		c.lose(cl, c.lossCause(cl, err))
 	}
-	e := c.wrap("extend", cl.name, err)
+	e := c.wrap("extend", cl.h.name, err)
 	if e.Kind == ErrNotHeld {
 		e.Kind = ErrLost
 	}
@@ -56,23 +56,23 @@ func (l *Lease) Extend(ctx context.Context, ttl time.Duration) error {
 // renewal of a claim is under way: their replies could be entered in the wrong order.
 func (l *Lease) beginExtend(ctx context.Context, ttl time.Duration) (driver.Claim, driver.Instant, error) {
 	cl := l.claim
-	cl.bucket.mu.Lock()
+	cl.h.place.bucket.mu.Lock()
 	for cl.renewing {
-		cl.bucket.mu.Unlock()
-		if !cl.client.awaitRenewal(ctx, cl) {
-			return driver.Claim{}, 0, cl.client.fail("extend", cl.name, ErrUnavailable, ctx.Err())
+		cl.h.place.bucket.mu.Unlock()
+		if !cl.h.client.awaitRenewal(ctx, cl) {
+			return driver.Claim{}, 0, cl.h.client.fail("extend", cl.h.name, ErrUnavailable, ctx.Err())
 		}
-		cl.bucket.mu.Lock()
+		cl.h.place.bucket.mu.Lock()
 	}
-	defer cl.bucket.mu.Unlock()
+	defer cl.h.place.bucket.mu.Unlock()
 	if err := l.check("extend"); err != nil {
 		return driver.Claim{}, 0, err
 	}
-	sent := cl.client.clock.Now()
+	sent := cl.h.client.clock.Now()
 	claim := cl.driverClaim()
 	claim.TTL = ttl
 	if cl.holdUntil != forever {
-		claim.TTL = max(cl.client.caps.MinTTL, min(ttl, ttlFor(cl.holdUntil.Sub(sent))))
+		claim.TTL = max(cl.h.client.caps.MinTTL, min(ttl, ttlFor(cl.holdUntil.Sub(sent))))
 	}
 	cl.renewing = true
 	return claim, sent, nil
@@ -80,12 +80,12 @@ func (l *Lease) beginExtend(ctx context.Context, ttl time.Duration) (driver.Clai
 
 // check returns the error of a call on a lease that has ended. The bucket is locked.
 func (l *Lease) check(op string) error {
-	c := l.claim.client
+	c := l.claim.h.client
 	switch l.state {
 	case leaseReleased:
-		return c.fail(op, l.claim.name, ErrNotHeld, nil)
+		return c.fail(op, l.claim.h.name, ErrNotHeld, nil)
 	case leaseLost:
-		return c.lostError(op, l.claim.name, l.cause)
+		return c.lostError(op, l.cause)
 	}
 	return nil
 }
@@ -97,7 +97,7 @@ func (l *Lease) check(op string) error {
 // nothing.
 func (l *Lease) Upgrade(ctx context.Context) error {
 	cl := l.claim
-	c, b := cl.client, cl.bucket
+	c, b := cl.h.client, cl.h.place.bucket
 	b.mu.Lock()
 	err := l.check("upgrade")
 	switch {
@@ -106,12 +106,12 @@ func (l *Lease) Upgrade(ctx context.Context) error {
 		b.mu.Unlock()
 		return nil
 	case cl.mode != driver.Upgradeable:
-		err = c.fail("upgrade", cl.name, ErrInvalid, errors.New("the lease is not one of LockUpgradeable"))
+		err = c.fail("upgrade", cl.h.name, ErrInvalid, errors.New("the lease is not one of LockUpgradeable"))
 	case ctx.Err() != nil:
-		err = c.fail("upgrade", cl.name, nil, ctx.Err())
+		err = c.fail("upgrade", cl.h.name, nil, ctx.Err())
 	}
 	req := driver.Request{
-		Name: cl.name, Mode: driver.Exclusive, Token: cl.token, Owner: cl.h.owner,
+		Name: cl.h.name, Mode: driver.Exclusive, Token: cl.token, Owner: cl.h.owner,
 		TTL: cl.ttl, Span: 1, Wait: true, Upgrade: true,
 	}
 	b.mu.Unlock()
@@ -123,7 +123,7 @@ func (l *Lease) Upgrade(ctx context.Context) error {
 		if isLoss(err) {
 			c.lose(cl, c.lossCause(cl, err))
 		}
-		return c.wrap("upgrade", cl.name, err)
+		return c.wrap("upgrade", cl.h.name, err)
 	}
 	return l.upgradedTo(g, req.TTL)
 }
@@ -131,7 +131,7 @@ func (l *Lease) Upgrade(ctx context.Context) error {
 // upgradedTo enters the exclusive grant into the books.
 func (l *Lease) upgradedTo(g driver.Grant, ttl time.Duration) error {
 	cl := l.claim
-	c, b := cl.client, cl.bucket
+	c, b := cl.h.client, cl.h.place.bucket
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	if err := l.check("upgrade"); err != nil {

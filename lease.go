@@ -2,7 +2,6 @@ package holdfast
 
 import (
 	"context"
-	"errors"
 	"math"
 	"time"
 
@@ -23,8 +22,8 @@ type Lease struct {
 	ctx    *leaseContext   // made when first asked for
 
 	state    leaseState
-	cause    error // with leaseLost: why
-	upgraded bool  // by Upgrade, from an upgradeable reader's
+	upgraded bool   // by Upgrade, from an upgradeable reader's
+	cause    *Error // with leaseLost: why
 
 	prev, next *Lease // in the claim's list
 }
@@ -49,7 +48,7 @@ func (l *Lease) bind(ctx context.Context) *Lease {
 }
 
 // Name returns the name of the lock.
-func (l *Lease) Name() string { return l.claim.name }
+func (l *Lease) Name() string { return l.claim.h.name }
 
 // Fence returns the number of this lease: larger than that of every lease of the same name
 // that was granted before, on every engine and across hand-overs within the process. It is
@@ -57,7 +56,7 @@ func (l *Lease) Name() string { return l.claim.name }
 //
 // What keeps the order after the engine lost its data is in Capabilities.FenceSource.
 func (l *Lease) Fence() int64 {
-	b := l.claim.bucket
+	b := l.claim.h.place.bucket
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	return l.fence
@@ -71,7 +70,7 @@ func (l *Lease) Fence() int64 {
 // Timers run on Go's clock. On a machine that was suspended the context ends within a second
 // of waking up; Remaining is exact at once.
 func (l *Lease) Context() context.Context {
-	b := l.claim.bucket
+	b := l.claim.h.place.bucket
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	if l.ctx == nil {
@@ -91,7 +90,7 @@ func (l *Lease) Context() context.Context {
 // renewal succeed: 0 for one that ended, and the largest Duration on an engine that keeps
 // locks until they are released.
 func (l *Lease) Remaining() time.Duration {
-	b := l.claim.bucket
+	b := l.claim.h.place.bucket
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	end := l.claim.deadline()
@@ -101,7 +100,7 @@ func (l *Lease) Remaining() time.Duration {
 	case end == forever:
 		return math.MaxInt64
 	}
-	return max(0, end.Sub(l.claim.client.clock.Now()))
+	return max(0, end.Sub(l.claim.h.client.clock.Now()))
 }
 
 // Unlock gives the lock back: to the next goroutine of this process that waits for it, or to
@@ -114,7 +113,7 @@ func (l *Lease) Remaining() time.Duration {
 // neither touches a lock that somebody else holds by now.
 func (l *Lease) Unlock() error {
 	cl := l.claim
-	c, b := cl.client, cl.bucket
+	c, b := cl.h.client, cl.h.place.bucket
 	b.mu.Lock()
 	if err := l.end(); err != nil {
 		b.mu.Unlock()
@@ -130,7 +129,7 @@ func (l *Lease) Unlock() error {
 		err = c.giveBack(l, renewing)
 	}
 	if m := c.cfg.Metrics; m != nil {
-		m.Released(cl.name, c.clock.Now().Sub(l.began), err)
+		m.Released(cl.h.name, c.clock.Now().Sub(l.began), err)
 	}
 	return err
 }
@@ -148,11 +147,8 @@ func (l *Lease) end() error {
 }
 
 // lostError tells the holder why its lease is gone.
-func (c *Client) lostError(op, name string, cause error) error {
-	if errors.Is(cause, ErrClosed) {
-		return c.fail(op, name, ErrClosed, nil)
-	}
-	return c.fail(op, name, ErrLost, errors.Unwrap(cause))
+func (c *Client) lostError(op string, cause *Error) error {
+	return c.fail(op, cause.Name, cause.Kind, cause.Err)
 }
 
 // passOn finds the claim a new holder within the process, or closes it and reports that it
@@ -179,25 +175,25 @@ func (c *Client) passOn(cl *claim) (gone bool) {
 func (c *Client) giveBack(l *Lease, renewing bool) error {
 	cl := l.claim
 	c.renewer.forget(cl)
-	cl.timeout.start(l.values, c.cfg.ReleaseTimeout)
-	ctx := context.Context(&cl.timeout)
+	cl.last = l
+	ctx := context.Context((*releaseContext)(cl))
 	var end func(error)
 	if c.cfg.Tracer != nil {
-		ctx, end = c.cfg.Tracer.Start(ctx, "unlock", cl.name)
+		ctx, end = c.cfg.Tracer.Start(ctx, "unlock", cl.h.name)
 	}
 	// A renewal that is still under way must not reach the engine after the release: after
 	// a failover it could enter the lock again. One that does not end in time is followed
 	// by a second release.
 	late := renewing && !c.awaitRenewal(ctx, cl)
 	err := c.engine.Release(ctx, cl.driverClaim())
-	cl.timeout.stop()
-	b := cl.bucket
+	(*releaseContext)(cl).stop()
+	b := cl.h.place.bucket
 	b.mu.Lock()
 	c.retire(cl)
 	b.mu.Unlock()
 	var failure error
 	if err != nil {
-		e := c.wrap("unlock", cl.name, err)
+		e := c.wrap("unlock", cl.h.name, err)
 		if e.Kind == ErrNotHeld {
 			e.Kind = ErrLost // it was held, or there would be no claim
 		}
@@ -223,13 +219,13 @@ func (c *Client) retire(cl *claim) {
 		q.excl = nil
 	}
 	q.promote()
-	cl.bucket.names.Close(cl.at)
+	cl.h.place.bucket.names.Close(cl.at)
 }
 
 // lose ends a claim before its holders released it, and with it the leases that hold it. It
 // reports whether the claim was live until then. cause is what contexts end with.
-func (c *Client) lose(cl *claim, cause error) bool {
-	b := cl.bucket
+func (c *Client) lose(cl *claim, cause *Error) bool {
+	b := cl.h.place.bucket
 	b.mu.Lock()
 	if cl.state != live {
 		b.mu.Unlock()
@@ -250,8 +246,8 @@ func (c *Client) lose(cl *claim, cause error) bool {
 	for _, ctx := range ctxs {
 		ctx.cancel(cause)
 	}
-	if !errors.Is(cause, ErrClosed) {
-		c.reportLoss(cl.name, cause)
+	if cause.Kind == ErrLost {
+		c.reportLoss(cl.h.name, cause)
 	}
 	return true
 }

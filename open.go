@@ -37,12 +37,9 @@ func Open(ctx context.Context, rawURL string, cfg Config) (*Client, error) {
 func openEngine(ctx context.Context, rawURL string, cfg Config) (driver.Engine, Config, error) {
 	u, err := url.Parse(rawURL)
 	if err != nil {
-		// The parse error quotes the URL, and a URL may hold a password.
-		var parse *url.Error
-		if errors.As(err, &parse) {
-			err = parse.Err
-		}
-		return nil, cfg, fmt.Errorf("URL cannot be read: %w", err)
+		// The parser's error quotes what it stumbled over, and that may be a password.
+		return nil, cfg, errors.New("URL cannot be read: write scheme://user:password@host/path?setting=value, " +
+			"with special characters of user and password percent-encoded")
 	}
 	scheme, ok := driver.Lookup(u.Scheme)
 	if !ok {

@@ -132,6 +132,6 @@ func (q *queue) joinReaders(now driver.Instant) {
 	for w := q.waiters.front(); w != nil && q.readers.joinable(w.h, now); w = q.waiters.front() {
 		q.waiters.remove(w)
 		w.give(q.readers.newLease(w.h, now), Joined)
-		q.readers.bucket.names.Close(q.readers.at) // the waiter's use; the claim has its own
+		q.readers.h.place.bucket.names.Close(q.readers.at) // the waiter's use; the claim has its own
 	}
 }

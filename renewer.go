@@ -3,6 +3,7 @@ package holdfast
 import (
 	"container/heap"
 	"context"
+	"encoding/binary"
 	"errors"
 	"math/rand/v2"
 	"sync"
@@ -48,7 +49,8 @@ func (cl *claim) nextDue(now driver.Instant) driver.Instant {
 		return cl.deadline()
 	}
 	interval := min(cl.renewEvery, max(0, cl.expiry.Sub(now))/2)
-	return now.Add(interval - time.Duration(rand.Int64N(int64(interval)/10+1)))
+	jitter := binary.LittleEndian.Uint64(cl.token[:]) % uint64(interval/10+1) // a claim's token is random
+	return now.Add(interval - time.Duration(jitter))
 }
 
 // renewable reports whether a renewal could move the deadline.
@@ -154,8 +156,8 @@ const (
 // attend decides what a claim needs. While it is renewed it stays in the heap with its
 // deadline: whether the reply comes or not, its holder is told in time.
 func (r *renewer) attend(cl *claim, now driver.Instant) attention {
-	cl.bucket.mu.Lock()
-	defer cl.bucket.mu.Unlock()
+	cl.h.place.bucket.mu.Lock()
+	defer cl.h.place.bucket.mu.Unlock()
 	end := cl.deadline()
 	switch {
 	case cl.state != live:
@@ -179,11 +181,11 @@ func (r *renewer) renew(batch []*claim) {
 	claims := make([]driver.Claim, len(batch))
 	patience := time.Duration(1<<63 - 1)
 	for i, cl := range batch {
-		cl.bucket.mu.Lock()
+		cl.h.place.bucket.mu.Lock()
 		claims[i] = cl.driverClaim()
 		claims[i].TTL = cl.renewTTL(sent)
 		patience = min(patience, cl.ttl/3)
-		cl.bucket.mu.Unlock()
+		cl.h.place.bucket.mu.Unlock()
 	}
 	ctx, cancel := context.WithTimeout(r.ctx, patience)
 	errs := c.engine.Renew(ctx, claims)
@@ -202,7 +204,7 @@ func (r *renewer) renew(batch []*claim) {
 
 // settle enters the answer to a renewal into the books.
 func (r *renewer) settle(cl *claim, sent driver.Instant, ttl time.Duration, err error) {
-	cl.bucket.mu.Lock()
+	cl.h.place.bucket.mu.Lock()
 	cl.endRenewal()
 	err = cl.renewedFor(sent, ttl, err)
 	if cl.state == live && err == nil {
@@ -213,7 +215,7 @@ func (r *renewer) settle(cl *claim, sent driver.Instant, ttl time.Duration, err 
 		r.schedule(cl, min(cl.deadline(), r.client.clock.Now().Add(retry)))
 		err = nil
 	}
-	cl.bucket.mu.Unlock()
+	cl.h.place.bucket.mu.Unlock()
 	if err != nil {
 		r.client.lose(cl, r.client.lossCause(cl, err))
 	}
@@ -225,7 +227,7 @@ func (cl *claim) renewedFor(sent driver.Instant, ttl time.Duration, err error) e
 	if err != nil || cl.state != live {
 		return err
 	}
-	if cl.client.clock.Now() >= cl.deadline() {
+	if cl.h.client.clock.Now() >= cl.deadline() {
 		return driver.Fail(driver.Lost, errLate)
 	}
 	cl.prolong(sent, ttl)
@@ -244,16 +246,16 @@ func (cl *claim) endRenewal() {
 // before ctx ended.
 func (c *Client) awaitRenewal(ctx context.Context, cl *claim) bool {
 	for {
-		cl.bucket.mu.Lock()
+		cl.h.place.bucket.mu.Lock()
 		if !cl.renewing {
-			cl.bucket.mu.Unlock()
+			cl.h.place.bucket.mu.Unlock()
 			return true
 		}
 		if cl.renewed == nil {
 			cl.renewed = make(chan struct{})
 		}
 		wait := cl.renewed
-		cl.bucket.mu.Unlock()
+		cl.h.place.bucket.mu.Unlock()
 		select {
 		case <-wait:
 		case <-ctx.Done():
@@ -273,24 +275,24 @@ var (
 // an engine that keeps shares until they are released gets it back.
 func (c *Client) expire(cl *claim) {
 	cause := errExpired
-	cl.bucket.mu.Lock()
+	cl.h.place.bucket.mu.Lock()
 	if cl.holdUntil <= cl.expiry { // never both forever: it would not have ended
 		cause = errMaxHold
 	}
 	claim, grace := cl.driverClaim(), cl.ttl-usable(cl.ttl)
-	cl.bucket.mu.Unlock()
+	cl.h.place.bucket.mu.Unlock()
 	if c.lose(cl, c.lossCause(cl, cause)) {
 		c.janitor.cleanAfter(grace, claim, cl.ttl)
 	}
 }
 
 // lossCause is the error that contexts of a lost lease end with.
-func (c *Client) lossCause(cl *claim, err error) error {
+func (c *Client) lossCause(cl *claim, err error) *Error {
 	var d *driver.Error
 	if errors.As(err, &d) {
 		err = d.Err
 	}
-	return &Error{Op: "hold", Name: cl.name, Engine: c.caps.Engine, Kind: ErrLost, Outcome: Applied, Err: err}
+	return &Error{Op: "hold", Name: cl.h.name, Engine: c.caps.Engine, Kind: ErrLost, Outcome: Applied, Err: err}
 }
 
 // isLoss reports whether an engine's answer to a renewal says that the share is gone.

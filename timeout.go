@@ -3,93 +3,85 @@ package holdfast
 import (
 	"context"
 	"sync"
-	"sync/atomic"
 	"time"
 )
 
-// timeoutContext is the context of a release: the values of the acquire call, and a deadline
-// of its own. Unlike context.WithTimeout it lives inside the claim and costs nothing until an
-// engine asks for its deadline or waits for its end.
-type timeoutContext struct {
-	values context.Context
-	d      time.Duration
-	ended  atomic.Bool
-	timed  atomic.Pointer[timed]
+// releaseContext is the context of a claim's release: the values of the acquire call, and a
+// deadline of its own. Unlike context.WithTimeout it is no allocation until an engine asks
+// for the deadline or waits for the end: it is the claim itself.
+type releaseContext claim
+
+// deadline is the part that exists once somebody has asked.
+type deadline struct {
+	at    time.Time
+	timer *time.Timer
+	done  chan struct{}
+	once  sync.Once
+	err   error // set before done is closed
 }
 
-// timed is the part that exists once somebody has asked.
-type timed struct {
-	deadline time.Time
-	timer    *time.Timer
-	done     chan struct{}
-	once     sync.Once
-	err      error // set before done is closed
-}
-
-func (t *timeoutContext) start(values context.Context, d time.Duration) {
-	t.values, t.d = values, d
-}
+// released is the deadline of a context that ended without anybody having asked.
+var released = func() *deadline {
+	d := &deadline{done: make(chan struct{}), err: context.Canceled}
+	close(d.done)
+	d.once.Do(func() {})
+	return d
+}()
 
 // stop ends the context, as the cancel function of WithTimeout does.
-func (t *timeoutContext) stop() {
-	t.ended.Store(true)
-	if in := t.timed.Load(); in != nil {
-		in.end(context.Canceled)
+func (r *releaseContext) stop() {
+	if !r.release.CompareAndSwap(nil, released) {
+		r.release.Load().end(context.Canceled)
 	}
 }
 
-func (in *timed) end(err error) {
-	in.once.Do(func() {
-		in.err = err
-		close(in.done)
-		in.timer.Stop()
+func (d *deadline) end(err error) {
+	d.once.Do(func() {
+		d.err = err
+		close(d.done)
+		d.timer.Stop()
 	})
 }
 
-// clock starts the time on first use. It is read after stop as well: then it ends at once.
-func (t *timeoutContext) clock() *timed {
-	if in := t.timed.Load(); in != nil {
-		return in
+// start returns the deadline, whose time begins with the first call.
+func (r *releaseContext) start() *deadline {
+	if d := r.release.Load(); d != nil {
+		return d
 	}
-	in := &timed{deadline: time.Now().Add(t.d), done: make(chan struct{})}
+	timeout := r.h.client.cfg.ReleaseTimeout
+	d := &deadline{at: time.Now().Add(timeout), done: make(chan struct{})}
 	ready := make(chan struct{})
-	in.timer = time.AfterFunc(t.d, func() {
-		<-ready // in.timer is set
-		in.end(context.DeadlineExceeded)
+	d.timer = time.AfterFunc(timeout, func() {
+		<-ready // d.timer is set
+		d.end(context.DeadlineExceeded)
 	})
 	close(ready)
-	if !t.timed.CompareAndSwap(nil, in) {
-		in.timer.Stop()
-		return t.timed.Load()
+	if !r.release.CompareAndSwap(nil, d) {
+		d.timer.Stop()
+		return r.release.Load()
 	}
-	if t.ended.Load() {
-		in.end(context.Canceled)
-	}
-	return in
+	return d
 }
 
 // Done implements context.Context.
-func (t *timeoutContext) Done() <-chan struct{} { return t.clock().done }
+func (r *releaseContext) Done() <-chan struct{} { return r.start().done }
 
 // Deadline implements context.Context.
-func (t *timeoutContext) Deadline() (time.Time, bool) { return t.clock().deadline, true }
+func (r *releaseContext) Deadline() (time.Time, bool) { return r.start().at, true }
 
 // Err implements context.Context.
-func (t *timeoutContext) Err() error {
-	in := t.timed.Load()
-	if in == nil {
-		if t.ended.Load() {
-			return context.Canceled
-		}
+func (r *releaseContext) Err() error {
+	d := r.release.Load()
+	if d == nil {
 		return nil
 	}
 	select {
-	case <-in.done:
-		return in.err
+	case <-d.done:
+		return d.err
 	default:
 		return nil
 	}
 }
 
 // Value implements context.Context.
-func (t *timeoutContext) Value(key any) any { return t.values.Value(key) }
+func (r *releaseContext) Value(key any) any { return r.last.values.Value(key) }

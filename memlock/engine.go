@@ -228,20 +228,24 @@ func (e *Engine) Release(ctx context.Context, c driver.Claim) error {
 		}
 	}
 	s := e.store
-	now := s.clock.Now()
 	sh := s.lock(c.Name)
 	defer sh.mu.Unlock()
 	at := sh.books.Open(c.Name)
 	defer sh.close(at)
 	b := &at.Value
-	b.expire(now)
+	// A share that is still in the book kept everybody else out until now, even if its time
+	// is over: nobody has asked for it since, or it would not be there.
 	share := b.Find(c.Token)
 	held := share != nil && share.State != ledger.Waiting
 	if share != nil {
 		b.Remove(c.Token)
-		b.wake(c.Token) // a call that still waits under this token begins anew
 	}
-	s.settle(sh, b, now)
+	if len(b.waiters) > 0 {
+		now := s.clock.Now()
+		b.wake(c.Token) // a call that still waits under this token begins anew
+		b.expire(now)
+		s.settle(sh, b, now)
+	}
 	switch {
 	case fault.DropReply:
 		return errDropped
