@@ -6,7 +6,7 @@ BENCHSTAT   = golang.org/x/perf/cmd/benchstat@latest
 # Every module of the workspace, as folders.
 MODULES     = $(shell sed -n 's/^\t\(\.[^ ]*\)$$/\1/p' go.work)
 
-.PHONY: demo test lint bench tidy install
+.PHONY: demo test verify lint bench tidy install
 
 demo: ## issue invoice numbers with a cluster of processes: without a lock, with a local one, with holdfast
 	$(GO) run ./cmd/holdfast demo
@@ -16,6 +16,9 @@ test: install ## all tests of all modules, with the race detector
 
 install: ## what the tests need and this machine lacks
 	./scripts/install
+
+verify: ## the long runs that `make test` shortens: 64 processes, 200 locks each, with and without kills
+	HOLDFAST_CROWD=200 $(GO) test -count 1 -v -run Crowd -timeout 30m ./cmd/holdfast
 
 lint: ## format, vet, static analysis, other systems, tidy modules
 	./scripts/lint "$(STATICCHECK)" $(MODULES)
