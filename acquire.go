@@ -52,11 +52,23 @@ func (c *Client) take(ctx context.Context, op string, h *handle, wait bool) (*Le
 			return l, how, err
 		}
 		b.mu.Lock() // it is this goroutine's turn at the engine
-	} else {
-		q.asking = true
+		lease, err := c.ask(ctx, op, at, h, true)
+		return lease, FromEngine, blameHolder(ctx, err)
 	}
+	q.asking = true
 	l, err := c.ask(ctx, op, at, h, true)
 	return l, FromEngine, err
+}
+
+// blameHolder corrects the error of a request that stood in the local queue until its
+// context ended, and then was not even asked of the engine: it was not the engine that did
+// not answer, the lock was held.
+func blameHolder(ctx context.Context, err error) error {
+	var e *Error
+	if errors.As(err, &e) && e.Kind == ErrUnavailable && e.Outcome == NotApplied && ctx.Err() != nil && errors.Is(e.Err, ctx.Err()) {
+		e.Kind = ErrHeld
+	}
+	return err
 }
 
 // admit refuses calls that must not begin. Nothing is sent for them.

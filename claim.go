@@ -13,11 +13,8 @@ import (
 // exclusive claim, which is handed from lease to lease; several at once for a shared one,
 // which readers join. Guarded by the bucket's mutex, but for what names another guard.
 type claim struct {
-	client  *Client
-	bucket  *bucket
+	h       *handle               // of the first lease; later ones differ in their times only
 	at      *namemap.Entry[queue] // not to be used once the claim is retired
-	name    string
-	h       *handle // of the latest lease
 	token   driver.Token
 	renewed chan struct{} // closed when the renewal under way ends; made by who waits for that
 

@@ -61,9 +61,9 @@ func New(engine driver.Engine, cfg Config) (*Client, error) {
 		c.clock = driver.BootClock()
 	}
 	c.remote = c.caps.Expires && c.caps.Scope != driver.Process
-	c.renewer.client, c.janitor.client = c, c
+	c.renewer.client = c
 	c.renewer.ctx, c.renewer.cancel = context.WithCancel(context.Background())
-	c.janitor.stop = make(chan struct{})
+	c.janitor = newJanitor(c)
 	for i := range c.buckets {
 		var seed [32]byte
 		rand.Read(seed[:]) // never fails, see crypto/rand

@@ -3,6 +3,7 @@ package holdfast
 import (
 	"context"
 	"errors"
+	"slices"
 	"sync"
 	"time"
 
@@ -19,99 +20,126 @@ type janitor struct {
 	workers int
 	closed  bool
 	done    sync.WaitGroup
+	kick    chan struct{} // buffered: there is a new task
 	stop    chan struct{} // closed by close
 }
 
 // cleanup is a release that is owed to the engine.
 type cleanup struct {
-	claim     driver.Claim
-	notBefore driver.Instant
-	until     driver.Instant // the TTL is over by then, whatever was granted
+	claim driver.Claim
+	due   driver.Instant
+	until driver.Instant // the TTL is over by then, whatever was granted
+	pause time.Duration  // before the next try
 }
 
-// maxCleaners is enough to keep up with many names through one slow engine.
-const maxCleaners = 4
+const (
+	// maxCleaners is enough to keep up with many names through one slow engine.
+	maxCleaners = 4
 
-// leastPatience is for how long a clean-up is tried at least, for engines whose shares do
-// not end by themselves.
-const leastPatience = time.Minute
+	firstPause = 50 * time.Millisecond
+	lastPause  = 5 * time.Second
+)
+
+func newJanitor(c *Client) janitor {
+	return janitor{client: c, kick: make(chan struct{}, 1), stop: make(chan struct{})}
+}
 
 // clean releases claim in the background.
 func (j *janitor) clean(claim driver.Claim, ttl time.Duration) { j.cleanAfter(0, claim, ttl) }
 
-// cleanAfter releases claim in the background once delay has passed.
+// cleanAfter releases claim in the background once delay has passed. It is tried until the
+// engine gives a definite answer or the TTL is over; on an engine that keeps shares until
+// they are released, until the client is closed.
 func (j *janitor) cleanAfter(delay time.Duration, claim driver.Claim, ttl time.Duration) {
 	now := j.client.clock.Now()
-	if !j.client.caps.Expires {
-		ttl = max(ttl, leastPatience)
+	t := cleanup{claim: claim, due: now.Add(delay), until: forever, pause: firstPause}
+	if j.client.caps.Expires {
+		t.until = t.due.Add(ttl)
 	}
+	j.add(t)
+}
+
+func (j *janitor) add(t cleanup) {
 	j.mu.Lock()
 	defer j.mu.Unlock()
-	if j.closed {
-		return
-	}
-	j.tasks = append(j.tasks, cleanup{claim: claim, notBefore: now.Add(delay), until: now.Add(delay + ttl)})
-	if j.workers < maxCleaners {
+	j.tasks = append(j.tasks, t)
+	if j.workers < maxCleaners && !j.closed {
 		j.workers++
 		j.done.Go(j.work)
+	}
+	select {
+	case j.kick <- struct{}{}:
+	default:
 	}
 }
 
 // work carries out tasks until there are none left.
 func (j *janitor) work() {
 	for {
-		j.mu.Lock()
-		if len(j.tasks) == 0 || j.closed {
-			j.workers--
-			j.mu.Unlock()
+		t, wait, ok := j.next()
+		if !ok {
 			return
 		}
-		t := j.tasks[0]
-		j.tasks = j.tasks[1:]
-		j.mu.Unlock()
+		if wait > 0 {
+			j.sleep(wait)
+			continue
+		}
 		j.carryOut(t)
 	}
 }
 
-// carryOut releases until the engine gives a definite answer.
+// next takes the task that is due first. When none is due yet it says how long to sleep;
+// when there is none, or the client was closed, the worker ends.
+func (j *janitor) next() (t cleanup, wait time.Duration, ok bool) {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	if len(j.tasks) == 0 || j.closed {
+		j.workers--
+		return t, 0, false
+	}
+	first := 0
+	for i := range j.tasks {
+		if j.tasks[i].due < j.tasks[first].due {
+			first = i
+		}
+	}
+	if wait = j.tasks[first].due.Sub(j.client.clock.Now()); wait > 0 {
+		return t, wait, true
+	}
+	t = j.tasks[first]
+	j.tasks = slices.Delete(j.tasks, first, first+1)
+	return t, 0, true
+}
+
+// carryOut releases once, and puts the task back when the engine gave no definite answer.
 func (j *janitor) carryOut(t cleanup) {
 	c := j.client
-	pause := 50 * time.Millisecond
-	j.sleep(t.notBefore.Sub(c.clock.Now()))
-	for c.clock.Now() < t.until {
-		ctx, cancel := context.WithTimeout(context.Background(), c.cfg.ReleaseTimeout)
-		err := c.engine.Release(ctx, t.claim)
-		cancel()
-		var d *driver.Error
-		if err == nil || errors.As(err, &d) && d.Kind != driver.Unavailable {
-			return
-		}
-		if !j.sleep(pause) {
-			break
-		}
-		pause = min(2*pause, 5*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), c.cfg.ReleaseTimeout)
+	err := c.engine.Release(ctx, t.claim)
+	cancel()
+	var d *driver.Error
+	if err == nil || errors.As(err, &d) && d.Kind != driver.Unavailable {
+		return
 	}
-	if c.cfg.Logger != nil {
-		c.cfg.Logger.Warn("lock could not be released, its TTL has to end it", "name", t.claim.Name, "engine", c.caps.Engine)
+	t.due = c.clock.Now().Add(t.pause)
+	t.pause = min(2*t.pause, lastPause)
+	if t.due < t.until {
+		j.add(t)
+	} else if c.cfg.Logger != nil {
+		c.cfg.Logger.Warn("lock could not be released, its TTL has to end it",
+			"name", t.claim.Name, "engine", c.caps.Engine, "error", err)
 	}
 }
 
-// sleep waits for d and reports whether the janitor is still open then.
-func (j *janitor) sleep(d time.Duration) bool {
-	if d > 0 {
-		over := make(chan struct{})
-		timer := j.client.clock.AfterFunc(d, func() { close(over) })
-		defer timer.Stop()
-		select {
-		case <-over:
-		case <-j.stop:
-		}
-	}
+// sleep waits for d, a new task or the end.
+func (j *janitor) sleep(d time.Duration) {
+	over := make(chan struct{})
+	timer := j.client.clock.AfterFunc(d, func() { close(over) })
+	defer timer.Stop()
 	select {
+	case <-over:
+	case <-j.kick:
 	case <-j.stop:
-		return false
-	default:
-		return true
 	}
 }
 
@@ -119,14 +147,12 @@ func (j *janitor) sleep(d time.Duration) bool {
 func (j *janitor) close() {
 	j.mu.Lock()
 	j.closed = true
-	rest := j.tasks
-	j.tasks = nil
 	close(j.stop)
 	j.mu.Unlock()
 	j.done.Wait()
 	ctx, cancel := context.WithTimeout(context.Background(), j.client.cfg.ReleaseTimeout)
 	defer cancel()
-	for _, t := range rest {
+	for _, t := range j.tasks {
 		if err := j.client.engine.Release(ctx, t.claim); err != nil && ctx.Err() != nil {
 			return
 		}

@@ -20,6 +20,10 @@ import (
 func Open(ctx context.Context, rawURL string, cfg Config) (*Client, error) {
 	engine, cfg, err := openEngine(ctx, rawURL, cfg)
 	if err != nil {
+		// A password with a bare / ? or # runs on into the path, the query or the fragment.
+		if u, e := url.Parse(rawURL); e == nil && u.User == nil && strings.Contains(rawURL, "@") {
+			err = errUnreadable
+		}
 		e := &Error{Op: "open", Kind: ErrInvalid, Outcome: NotApplied, Err: err}
 		var d *driver.Error
 		if errors.As(err, &d) {
@@ -38,8 +42,7 @@ func openEngine(ctx context.Context, rawURL string, cfg Config) (driver.Engine, 
 	u, err := url.Parse(rawURL)
 	if err != nil {
 		// The parser's error quotes what it stumbled over, and that may be a password.
-		return nil, cfg, errors.New("URL cannot be read: write scheme://user:password@host/path?setting=value, " +
-			"with special characters of user and password percent-encoded")
+		return nil, cfg, errUnreadable
 	}
 	scheme, ok := driver.Lookup(u.Scheme)
 	if !ok {
@@ -69,3 +72,6 @@ func unknownScheme(name string) error {
 	}
 	return fmt.Errorf("scheme %q is not known: use one of %s, or import the engine's package", shorten(name), strings.Join(known, ", "))
 }
+
+var errUnreadable = errors.New("URL cannot be read: write scheme://user:password@host/path?setting=value, " +
+	"with special characters of user and password percent-encoded")

@@ -22,7 +22,8 @@ type renewer struct {
 	mu     sync.Mutex
 	claims claimHeap
 	timer  driver.Timer
-	armed  driver.Instant // when the timer fires; 0 when it is not set
+	armed  bool           // the timer is set
+	wake   driver.Instant // for when
 	closed bool
 	calls  sync.WaitGroup // ticks and renewals under way
 
@@ -68,7 +69,7 @@ func (r *renewer) schedule(cl *claim, due driver.Instant) {
 	} else {
 		heap.Push(&r.claims, cl)
 	}
-	if !r.closed && (r.armed == 0 || due < r.armed) {
+	if !r.closed && (!r.armed || due < r.wake) {
 		r.arm(r.client.clock.Now())
 	}
 }
@@ -76,8 +77,8 @@ func (r *renewer) schedule(cl *claim, due driver.Instant) {
 // arm sets the timer for the first claim. An emptied heap leaves the timer as it is: it
 // fires once in vain, which is cheaper than stopping it after every Unlock.
 func (r *renewer) arm(now driver.Instant) {
-	r.armed = min(r.claims[0].due, now.Add(maxSleep))
-	d := max(0, r.armed.Sub(now))
+	r.armed, r.wake = true, min(r.claims[0].due, now.Add(maxSleep))
+	d := max(0, r.wake.Sub(now))
 	if r.timer == nil {
 		r.timer = r.client.clock.AfterFunc(d, r.tick)
 	} else {
@@ -124,7 +125,7 @@ func (r *renewer) tick() {
 func (r *renewer) takeDue() []*claim {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.armed = 0
+	r.armed = false
 	if r.closed || len(r.claims) == 0 {
 		return nil
 	}
@@ -140,7 +141,7 @@ func (r *renewer) takeDue() []*claim {
 func (r *renewer) rearm() {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if !r.closed && len(r.claims) > 0 && r.armed == 0 {
+	if !r.closed && len(r.claims) > 0 && !r.armed {
 		r.arm(r.client.clock.Now())
 	}
 }

@@ -3,7 +3,7 @@ package driver
 import "time"
 
 // Instant is a reading of a [Clock]: time since a fixed point that means nothing outside the
-// process.
+// process. It may be negative, so no value of it stands for "none".
 type Instant time.Duration
 
 // Add returns the instant d after i.

@@ -42,7 +42,8 @@ import "context"
 //   - [holder] name the holder in that answer where Capabilities.Holders says so;
 //   - [wait] grant to a waiting request after the holder's release, without another call;
 //   - [wait-death] grant to a waiting request after the holder's share ran out;
-//   - [cancel] return soon after ctx ends, with ctx's error, and withdraw the request;
+//   - [cancel] return soon after ctx ends, with ctx's error and [Held] if it waited for a holder,
+//     and withdraw the request;
 //   - [cancel-race] when the grant and the end of ctx coincide, either return the grant or hold nothing;
 //   - [done-context] change nothing when ctx is done before the call;
 //   - [idempotent] answer a repeated request whose token already holds the share with a grant;

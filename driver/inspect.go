@@ -26,7 +26,7 @@ type Info struct {
 	// Waiters counts the requests that wait on the engine, -1 where it cannot know. A
 	// process waits with one request, however many of its goroutines do.
 	Waiters int `json:"waiters"`
-	// Fence is the highest number granted so far, 0 where it is not known.
+	// Fence is the highest number that was granted to those who hold the name, 0 for a free one.
 	Fence int64 `json:"fence,omitempty"`
 }
 

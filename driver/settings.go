@@ -109,7 +109,7 @@ func (s *Settings) Rest(u *url.URL) *url.URL {
 
 // Err returns all violations, among them every parameter that is left unread.
 func (s *Settings) Err() error {
-	errs := s.errs
+	errs := slices.Clone(s.errs)
 	for key := range s.values {
 		text := fmt.Sprintf("parameter %q is not known", shorten(key))
 		if len(s.known) > 0 {

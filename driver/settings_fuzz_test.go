@@ -13,7 +13,7 @@ func FuzzSettings(f *testing.F) {
 	for _, seed := range []string{
 		"", "s=a", "s=&d=1s&n=1&b=on", "d=1m30s", "d=-1s", "d=1", "d=9999999999h", "n=x", "n=9223372036854775808",
 		"b=maybe", "b=YES", "s=1&s=2", "d=1s&d=2s", "other=1", "s", "=1", "%zz=1", "s=%zz", "a;b=1", "%00=%00",
-		"d=" + strings.Repeat("9", 300), strings.Repeat("k", 300) + "=1", "d=\xff", "&&&", "s=a%26n%3D1",
+		"d=" + strings.Repeat("9", 300), strings.Repeat("k", 300) + "=1", "d=\xff", "&&&", "s=a%26n%3D1", "%0&b",
 	} {
 		f.Add(seed)
 	}

@@ -45,9 +45,9 @@ var errQueued = driver.Failf(driver.Held, "queued")
 // ask enters req into the book, or looks again how it stands there.
 func (e *Engine) ask(req *driver.Request, w *wait) (driver.Grant, error) {
 	s := e.store
-	now := s.clock.Now()
 	sh := s.lock(req.Name)
 	defer sh.mu.Unlock()
+	now := s.clock.Now() // under the lock: no later change of the book has an earlier time
 	at := sh.books.Open(req.Name)
 	defer sh.close(at)
 	b := &at.Value
@@ -60,7 +60,7 @@ func (e *Engine) ask(req *driver.Request, w *wait) (driver.Grant, error) {
 		w.next = b.nextEnd(now.Add(MaxTTL)).Sub(now)
 		return driver.Grant{}, errQueued
 	}
-	b.dismiss(req.Token, w)
+	b.dismiss(w)
 	switch verdict {
 	case ledger.Granted:
 		share := b.Find(req.Token)
@@ -68,7 +68,7 @@ func (e *Engine) ask(req *driver.Request, w *wait) (driver.Grant, error) {
 		return driver.Grant{Fence: share.Fence, FenceSpan: share.FenceSpan, Sent: now}, nil
 	case ledger.Mismatch:
 		return driver.Grant{}, driver.Failf(driver.Invalid,
-			"limit is %d here and %d elsewhere: use one limit for a semaphore everywhere", req.Limit, b.Shares[0].Limit)
+			"limit is %d here and %d elsewhere: use one limit for a semaphore everywhere", req.Limit, b.Limit())
 	case ledger.Missing:
 		return driver.Grant{}, driver.Fail(driver.Lost, nil)
 	}
@@ -88,12 +88,12 @@ func (b *book) enroll(token driver.Token, w *wait) {
 }
 
 // dismiss ends what enroll began.
-func (b *book) dismiss(token driver.Token, w *wait) {
+func (b *book) dismiss(w *wait) {
 	if w.wake == nil {
 		return
 	}
+	b.waiters = slices.DeleteFunc(b.waiters, func(x waiter) bool { return x.wake == w.wake })
 	w.wake = nil
-	b.waiters = slices.DeleteFunc(b.waiters, func(x waiter) bool { return x.token == token })
 }
 
 // nextEnd is when the first share that is held runs out, or end if that comes first.
@@ -156,13 +156,13 @@ func (e *Engine) beginWait() bool {
 // the core knows what to do with it.
 func (e *Engine) giveUp(req *driver.Request, w *wait, why *driver.Error) (driver.Grant, error) {
 	s := e.store
-	now := s.clock.Now()
 	sh := s.lock(req.Name)
 	defer sh.mu.Unlock()
+	now := s.clock.Now()
 	at := sh.books.Open(req.Name)
 	defer sh.close(at)
 	b := &at.Value
-	b.dismiss(req.Token, w)
+	b.dismiss(w)
 	b.expire(now)
 	b.Withdraw(req.Token)
 	s.settle(sh, b, now)
@@ -195,9 +195,9 @@ func (e *Engine) renew(ctx context.Context, c *driver.Claim) error {
 		return err
 	}
 	s := e.store
-	now := s.clock.Now()
 	sh := s.lock(c.Name)
 	defer sh.mu.Unlock()
+	now := s.clock.Now()
 	at := sh.books.Open(c.Name)
 	defer sh.close(at)
 	b := &at.Value

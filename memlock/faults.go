@@ -58,7 +58,7 @@ func (s *Store) Lose(name string) int {
 	at := sh.books.Open(name)
 	defer sh.close(at)
 	b := &at.Value
-	n := b.RemoveHeld()
+	n := b.take()
 	s.settle(sh, b, s.clock.Now())
 	return n
 }

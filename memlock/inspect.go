@@ -75,7 +75,7 @@ func (e *Engine) Break(ctx context.Context, req driver.BreakRequest) (driver.Inf
 	case !b.BrokenBy(req.Fence):
 		return info, driver.Failf(driver.Stale, "nobody holds fence %d: the highest is %d", req.Fence, info.Fence)
 	}
-	b.RemoveHeld()
+	b.take()
 	s.settle(sh, b, s.clock.Now())
 	return info, nil
 }

@@ -114,9 +114,9 @@ func openURL(_ context.Context, u *url.URL) (driver.Engine, error) {
 	if err := driver.NewSettings(u).Err(); err != nil {
 		return nil, err
 	}
-	if u.User != nil || u.Port() != "" || (u.Path != "" && u.Path != "/") {
+	if u.Opaque != "" || u.Fragment != "" || u.User != nil || u.Port() != "" || (u.Path != "" && u.Path != "/") {
 		return nil, driver.Failf(driver.Invalid,
-			"URL: mem:// takes a name at most, as in mem://tests, no user, port or path")
+			"URL: mem:// takes a name at most, as in mem://tests, no user, port, path or fragment")
 	}
 	if u.Host == "" {
 		return New(Config{}), nil

@@ -115,6 +115,8 @@ func TestURLErrors(t *testing.T) {
 		{"mem://name?nonsense=1", `"nonsense"`},
 		{"mem://?ttl=1s", `"ttl"`}, // the core takes its own out before
 		{"mem://name?a=%zz", "query"},
+		{"mem:name", "mem://"}, // would be a store of its own, not the one of that name
+		{"mem://name#fragment", "mem://"},
 	}
 	for _, tt := range tests {
 		e, err := openURL(t, tt.url)
@@ -191,6 +193,28 @@ func TestRefusalsAndWaitsLeaveNothingBehind(t *testing.T) {
 		e.List(t.Context(), "", 10)
 		if n := s.BooksForTest(); n != 0 {
 			t.Errorf("%d names are remembered after an expiry, want none", n)
+		}
+	})
+}
+
+func TestMismatchNamesTheLimitInUse(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		e := memlock.New(memlock.Config{})
+		c := take(t, e, request("n", driver.Exclusive))
+		waiting := request("n", driver.Permits)
+		waiting.Weight, waiting.Limit = 1, 3
+		granted := later(t, e, waiting)
+		synctest.Wait()
+		other := request("n", driver.Permits)
+		other.Weight, other.Limit = 1, 5
+		_, err := e.Acquire(t.Context(), other)
+		wantKind(t, err, driver.Invalid, driver.NotApplied)
+		if want := "limit is 5 here and 3 elsewhere"; !strings.Contains(err.Error(), want) {
+			t.Errorf("error is %q, want %q", err, want)
+		}
+		release(t, e, c)
+		if err := <-granted; err != nil {
+			t.Error(err)
 		}
 	})
 }

@@ -130,11 +130,21 @@ func (s *Store) settle(sh *shard, b *book, now driver.Instant) {
 	})
 }
 
+// take strikes out everything that is held and returns how many shares that were. An upgrade
+// that waits holds one, and is told.
+func (b *book) take() int {
+	for i := range b.Shares {
+		if b.Shares[i].State == ledger.Upgrading {
+			b.wake(b.Shares[i].Token)
+		}
+	}
+	return b.RemoveHeld()
+}
+
 func (b *book) wake(token driver.Token) {
 	for i := range b.waiters {
 		if b.waiters[i].token == token {
 			poke(b.waiters[i].wake)
-			return
 		}
 	}
 }

@@ -30,7 +30,7 @@ var acquireCases = []testCase{
 		run:      testWaitDeath,
 	}, {
 		name:     "cancel",
-		sentence: "return soon after ctx ends, with ctx's error, and withdraw the request",
+		sentence: "return soon after ctx ends, with ctx's error and Held if it waited for a holder, and withdraw the request",
 		run:      testCancel,
 	}, {
 		name:     "cancel-race",
@@ -121,10 +121,42 @@ func testWait(x *env) {
 		second.granted().release()
 	}
 
+	x.meet(a, b)
 	name := x.name()
 	x.crowd(16, func(*mathrand.Rand) visit {
 		return visit{req: x.exclusive(name), enter: func(driver.Grant) {}, leave: runtime.Gosched}
 	})
+}
+
+// meet has releases meet requests that are only just joining the queue. There is nobody else
+// whose call could wake them.
+func (x *env) meet(a, b driver.Engine) {
+	x.Helper()
+	rng := x.random()
+	for i := range x.Rounds {
+		name := x.name()
+		req := x.exclusive(name)
+		g, err := x.ask(a, req)
+		if err != nil {
+			x.Fatalf("request for a free name: %v", err)
+		}
+		holder := &share{x: x, engine: a, req: req, grant: g}
+		late := x.begin(b, name)
+		for range 1000 {
+			if i%2 == 0 && x.waiters(a, name) != 0 {
+				break // it has joined this very moment, as far as can be seen
+			} else if i%2 == 1 && rng.IntN(4) == 0 {
+				break
+			}
+			runtime.Gosched()
+		}
+		holder.release()
+		s, err := late.result()
+		if err != nil {
+			x.Fatalf("waiting request, released as it joined the queue: %v, want a grant", err)
+		}
+		s.release()
+	}
 }
 
 func testWaitDeath(x *env) {
@@ -171,9 +203,11 @@ func testCancel(x *env) {
 	ctx, cancel := context.WithTimeout(context.Background(), x.Pause)
 	defer cancel()
 	late := x.start(ctx, b, x.exclusive(name))
-	if err := late.ended(); !errors.Is(err, context.DeadlineExceeded) {
+	err := late.ended()
+	if !errors.Is(err, context.DeadlineExceeded) {
 		x.Fatalf("request past its deadline: %v, want %v", err, context.DeadlineExceeded)
 	}
+	x.wantKind(err, "request past its deadline", nil, driver.Held)
 
 	// Who waits behind the request that is withdrawn is not withdrawn with it.
 	gone := x.queue(b, x.exclusive(name))

@@ -30,9 +30,11 @@ const (
 	queuesTries            bug = "a try leaves an entry in the queue"
 	namesAsker             bug = "a refusal names who asked"
 	wakesNobody            bug = "a release wakes nobody"
+	missesArrivals         bug = "a release misses who only just joined the queue"
 	sleepsThroughExpiry    bug = "an expiry wakes nobody"
 	abandonsWaiter         bug = "a cancelled request is granted later"
 	hidesContextError      bug = "a cancelled request ends with another error"
+	blamesEngine           bug = "a cancelled wait for a holder ends as if the engine were down"
 	losesGrantOnCancel     bug = "a grant is lost when the context has ended"
 	ignoresDoneContext     bug = "a done context is not looked at"
 	refusesRetry           bug = "a repeated request is refused"
@@ -95,9 +97,11 @@ var mutants = []mutant{
 	{queuesTries, "try"},
 	{namesAsker, "holder"},
 	{wakesNobody, "wait"},
+	{missesArrivals, "wait"},
 	{sleepsThroughExpiry, "wait-death"},
 	{abandonsWaiter, "cancel"},
 	{hidesContextError, "cancel"},
+	{blamesEngine, "cancel"},
 	{losesGrantOnCancel, "cancel-race"},
 	{ignoresDoneContext, "done-context"},
 	{refusesRetry, "idempotent"},

@@ -125,6 +125,11 @@ func (e *toyEngine) reply(ctx context.Context, req *driver.Request, g driver.Gra
 // sleep waits until it is worth while to try again. The store is locked before and after.
 func (e *toyEngine) sleep(ctx context.Context, req *driver.Request) error {
 	s := e.store
+	if s.bug == missesArrivals { // what changes in between wakes nobody
+		s.mu.Unlock()
+		time.Sleep(time.Microsecond)
+		s.mu.Lock()
+	}
 	n := s.at(req.Name)
 	now := s.clock.Now()
 	next := now.Add(time.Hour)
@@ -147,9 +152,12 @@ func (e *toyEngine) sleep(ctx context.Context, req *driver.Request) error {
 	case <-closed:
 		err = driver.Fail(driver.Closed, nil)
 	case <-ctx.Done():
-		err = driver.Fail(driver.Unavailable, ctx.Err())
-		if s.bug == hidesContextError {
-			err = driver.Failf(driver.Unavailable, "interrupted")
+		err = driver.Fail(driver.Held, ctx.Err())
+		switch s.bug {
+		case hidesContextError:
+			err = driver.Failf(driver.Held, "interrupted")
+		case blamesEngine:
+			err = driver.Fail(driver.Unavailable, ctx.Err())
 		}
 	}
 	s.mu.Lock()

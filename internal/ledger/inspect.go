@@ -8,7 +8,7 @@ import (
 
 // Info describes the book of name; until turns a share's Until into wall-clock time.
 func (l *Ledger) Info(name string, until func(*Share) time.Time) driver.Info {
-	info := driver.Info{Name: name}
+	info := driver.Info{Name: name, Holders: []driver.Holder{}}
 	for i := range l.Shares {
 		s := &l.Shares[i]
 		if s.State == Waiting || s.State == Upgrading {

@@ -158,6 +158,16 @@ func (l *Ledger) RemoveHeld() int {
 	return n - len(l.Shares)
 }
 
+// Limit is the limit that permits of the book are counted against, 0 when there are none.
+func (l *Ledger) Limit() int {
+	for i := range l.Shares {
+		if l.Shares[i].Mode == driver.Permits {
+			return l.Shares[i].Limit
+		}
+	}
+	return 0
+}
+
 // Blocker returns a share that is held and keeps others out, or nil when nobody holds any.
 func (l *Ledger) Blocker() *Share {
 	for i := range l.Shares {
