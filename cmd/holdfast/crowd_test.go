@@ -3,7 +3,6 @@
 package main
 
 import (
-	"fmt"
 	"math/rand/v2"
 	"os"
 	"os/exec"
@@ -165,5 +164,5 @@ func TestCrowdWithKills(t *testing.T) {
 		t.Errorf("the counter is at %v after %d increments that ended and %d kills", counted, committed, killed.Load())
 	}
 	c.checkFences()
-	t.Log(fmt.Sprintf("%d processes ended by themselves, %d were killed", ended.Load(), killed.Load()))
+	t.Logf("%d processes ended by themselves, %d were killed", ended.Load(), killed.Load())
 }

@@ -83,10 +83,11 @@ func (l *Ledger) Ask(req *driver.Request, home string, fences *Fences, nowMicros
 		})
 		i = len(l.Shares) - 1
 	case req.Upgrade && l.Shares[i].State == Held && l.Shares[i].Mode == driver.Upgradeable:
-		l.Shares[i].State, l.Shares[i].Span = Upgrading, req.Span
+		l.Shares[i].State = Upgrading
 	case req.Upgrade && l.Shares[i].Mode != driver.Exclusive && l.Shares[i].State != Upgrading:
 		return Missing
 	}
+	l.Shares[i].Span = req.Span
 	// A share that is held already is granted again, with numbers of its own: the reply to
 	// the first grant may have been lost.
 	if s := &l.Shares[i]; s.State == Held || l.admissible(i) {
