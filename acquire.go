@@ -26,9 +26,9 @@ func (c *Client) take(ctx context.Context, op string, h *handle, wait bool) (*Le
 	if err := c.admit(ctx, op, h); err != nil {
 		return nil, "", err
 	}
-	b := h.place.bucket
+	b := h.bucket
 	b.mu.Lock()
-	at := h.place.open(h.name)
+	at := b.names.Open(h.name)
 	q := &at.Value
 	if l := c.joinNow(q, h); l != nil {
 		b.names.Close(at)
@@ -101,7 +101,7 @@ func (c *Client) joinNow(q *queue, h *handle) *Lease {
 // goroutine's turn to ask the engine. It is called with the bucket locked and q in use, and
 // returns with the bucket unlocked and, but for a turn, q no longer in use.
 func (c *Client) queueUp(ctx context.Context, op string, at *namemap.Entry[queue], h *handle) (*Lease, Acquisition, error) {
-	b := h.place.bucket
+	b := h.bucket
 	w := c.newWaiter(h)
 	at.Value.waiters.push(w)
 	b.mu.Unlock()
@@ -128,7 +128,7 @@ func (c *Client) queueUp(ctx context.Context, op string, at *namemap.Entry[queue
 // leave takes a waiter whose context ended out of the queue. What it was given in the same
 // instant, a lease or the turn at the engine, goes on to the next.
 func (c *Client) leave(ctx context.Context, op string, at *namemap.Entry[queue], w *waiter) error {
-	b, q := w.h.place.bucket, &at.Value
+	b, q := w.h.bucket, &at.Value
 	b.mu.Lock()
 	err := c.fail(op, w.h.name, ErrHeld, ctx.Err())
 	if q.excl != nil {
@@ -156,7 +156,7 @@ func (c *Client) leave(ctx context.Context, op string, at *namemap.Entry[queue],
 // ask asks the engine. It is called with the bucket locked and q in use, and returns with
 // the bucket unlocked and q no longer in use.
 func (c *Client) ask(ctx context.Context, op string, at *namemap.Entry[queue], h *handle, wait bool) (*Lease, error) {
-	b, q := h.place.bucket, &at.Value
+	b, q := h.bucket, &at.Value
 	req := driver.Request{
 		Name: h.name, Mode: h.mode, Weight: h.weight, Limit: h.limit,
 		Token: b.token(), Owner: h.owner, TTL: h.ttl, Wait: wait,
@@ -190,7 +190,7 @@ func (c *Client) stepBack(b *bucket, at *namemap.Entry[queue], waited bool) {
 // granted turns the engine's grant into a lease. A grant that is no good any more, because
 // it is too old, the caller is gone or the client was closed, goes back.
 func (c *Client) granted(ctx context.Context, op string, at *namemap.Entry[queue], h *handle, req *driver.Request, g driver.Grant) (*Lease, error) {
-	b := h.place.bucket
+	b := h.bucket
 	var failure error
 	if c.remote && c.clock.Now().Sub(g.Sent) > h.ttl/2 {
 		failure = c.verify(ctx, op, req, &g)
@@ -214,7 +214,7 @@ func (c *Client) granted(ctx context.Context, op string, at *namemap.Entry[queue
 	if h.mode == driver.Shared && at.Value.waiters.n > 0 {
 		at.Value.joinReaders(g.Sent)
 	}
-	c.renewer.schedule(cl, cl.nextDue(g.Sent))
+	c.renewer.watch(cl, cl.nextDue(g.Sent))
 	c.stepBack(b, at, req.Wait)
 	b.mu.Unlock()
 	return l.bind(ctx), nil

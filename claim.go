@@ -35,9 +35,10 @@ type claim struct {
 	last    *Lease                   // the one whose Unlock releases the claim
 	release atomic.Pointer[deadline] // of that release, once the engine asked for it
 
-	// Guarded by the renewer's mutex:
-	due  driver.Instant
-	slot int // place in the heap plus one; 0 when not in it
+	// For the renewer. Once settled, slot and due are guarded by its mutex instead.
+	settled bool           // due and slot are those of the heap, not of the bucket's notes
+	slot    int32          // its place plus one; 0 when it has none
+	due     driver.Instant // when it needs attention
 }
 
 type claimState uint8
@@ -185,7 +186,7 @@ func (cl *claim) handOver(w *waiter, now driver.Instant) {
 	}
 	cl.at.Value.waiters.remove(w)
 	w.give(cl.newLease(w.h, now), HandedOver)
-	cl.h.place.bucket.names.Close(cl.at) // the waiter's use; the claim has its own
+	cl.h.bucket.names.Close(cl.at) // the waiter's use; the claim has its own
 }
 
 // suits reports whether the claim has the settings of h already.

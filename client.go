@@ -41,7 +41,8 @@ type Client struct {
 type bucket struct {
 	mu     sync.Mutex
 	names  namemap.Map[queue]
-	tokens *mathrand.ChaCha8 // seeded from the system's random numbers
+	fresh  []*claim          // claims that the renewer has not seen yet
+	random *mathrand.ChaCha8 // seeded from the system's random numbers
 }
 
 // New returns a client on engine, which it owns from then on: Close closes it. It does no
@@ -62,12 +63,13 @@ func New(engine driver.Engine, cfg Config) (*Client, error) {
 	}
 	c.remote = c.caps.Expires && c.caps.Scope != driver.Process
 	c.renewer.client = c
+	c.renewer.wake.Store(int64(forever))
 	c.renewer.ctx, c.renewer.cancel = context.WithCancel(context.Background())
 	c.janitor = newJanitor(c)
 	for i := range c.buckets {
 		var seed [32]byte
 		rand.Read(seed[:]) // never fails, see crypto/rand
-		c.buckets[i].tokens = mathrand.NewChaCha8(seed)
+		c.buckets[i].random = mathrand.NewChaCha8(seed)
 	}
 	return c, nil
 }
@@ -139,7 +141,7 @@ func (c *Client) bucket(name string) *bucket {
 
 // token draws a fresh token. The bucket is locked.
 func (b *bucket) token() (t driver.Token) {
-	binary.LittleEndian.PutUint64(t[:8], b.tokens.Uint64())
-	binary.LittleEndian.PutUint64(t[8:], b.tokens.Uint64())
+	binary.LittleEndian.PutUint64(t[:8], b.random.Uint64())
+	binary.LittleEndian.PutUint64(t[8:], b.random.Uint64())
 	return t
 }

@@ -26,7 +26,7 @@ func (l *Lease) Extend(ctx context.Context, ttl time.Duration) error {
 	}
 	err = c.engine.Renew(ctx, []driver.Claim{claim})[0]
 
-	cl.h.place.bucket.mu.Lock()
+	cl.h.bucket.mu.Lock()
 	cl.endRenewal()
 	if err == nil && cl.state == live {
 		cl.ttl = ttl
@@ -38,7 +38,7 @@ func (l *Lease) Extend(ctx context.Context, ttl time.Duration) error {
 	if cl.state == live && err == nil {
 		c.renewer.schedule(cl, cl.nextDue(sent))
 	}
-	cl.h.place.bucket.mu.Unlock()
+	cl.h.bucket.mu.Unlock()
 	if err == nil {
 		return nil
 	}
@@ -56,15 +56,15 @@ func (l *Lease) Extend(ctx context.Context, ttl time.Duration) error {
 // renewal of a claim is under way: their replies could be entered in the wrong order.
 func (l *Lease) beginExtend(ctx context.Context, ttl time.Duration) (driver.Claim, driver.Instant, error) {
 	cl := l.claim
-	cl.h.place.bucket.mu.Lock()
+	cl.h.bucket.mu.Lock()
 	for cl.renewing {
-		cl.h.place.bucket.mu.Unlock()
+		cl.h.bucket.mu.Unlock()
 		if !cl.h.client.awaitRenewal(ctx, cl) {
 			return driver.Claim{}, 0, cl.h.client.fail("extend", cl.h.name, ErrUnavailable, ctx.Err())
 		}
-		cl.h.place.bucket.mu.Lock()
+		cl.h.bucket.mu.Lock()
 	}
-	defer cl.h.place.bucket.mu.Unlock()
+	defer cl.h.bucket.mu.Unlock()
 	if err := l.check("extend"); err != nil {
 		return driver.Claim{}, 0, err
 	}
@@ -97,7 +97,7 @@ func (l *Lease) check(op string) error {
 // nothing.
 func (l *Lease) Upgrade(ctx context.Context) error {
 	cl := l.claim
-	c, b := cl.h.client, cl.h.place.bucket
+	c, b := cl.h.client, cl.h.bucket
 	b.mu.Lock()
 	err := l.check("upgrade")
 	switch {
@@ -131,7 +131,7 @@ func (l *Lease) Upgrade(ctx context.Context) error {
 // upgradedTo enters the exclusive grant into the books.
 func (l *Lease) upgradedTo(g driver.Grant, ttl time.Duration) error {
 	cl := l.claim
-	c, b := cl.h.client, cl.h.place.bucket
+	c, b := cl.h.client, cl.h.bucket
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	if err := l.check("upgrade"); err != nil {

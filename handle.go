@@ -12,7 +12,7 @@ import (
 type handle struct {
 	client        *Client
 	name          string
-	place         *place
+	bucket        *bucket
 	mode          driver.Mode
 	weight, limit int
 
@@ -70,7 +70,7 @@ func WithOwner(label string) Option {
 // newHandle returns a handle with the client's settings, opts applied, everything checked.
 func (c *Client) newHandle(name string, mode driver.Mode, opts []Option) handle {
 	h := handle{client: c, name: name, mode: mode, ttl: c.cfg.TTL, owner: c.cfg.Owner}
-	h.place = &place{bucket: c.bucket(name)}
+	h.bucket = c.bucket(name)
 	h.renewEvery = -1
 	var v violations
 	v.check(driver.CheckName(name))

@@ -56,7 +56,7 @@ func (l *Lease) Name() string { return l.claim.h.name }
 //
 // What keeps the order after the engine lost its data is in Capabilities.FenceSource.
 func (l *Lease) Fence() int64 {
-	b := l.claim.h.place.bucket
+	b := l.claim.h.bucket
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	return l.fence
@@ -70,7 +70,7 @@ func (l *Lease) Fence() int64 {
 // Timers run on Go's clock. On a machine that was suspended the context ends within a second
 // of waking up; Remaining is exact at once.
 func (l *Lease) Context() context.Context {
-	b := l.claim.h.place.bucket
+	b := l.claim.h.bucket
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	if l.ctx == nil {
@@ -90,7 +90,7 @@ func (l *Lease) Context() context.Context {
 // renewal succeed: 0 for one that ended, and the largest Duration on an engine that keeps
 // locks until they are released.
 func (l *Lease) Remaining() time.Duration {
-	b := l.claim.h.place.bucket
+	b := l.claim.h.bucket
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	end := l.claim.deadline()
@@ -113,7 +113,7 @@ func (l *Lease) Remaining() time.Duration {
 // neither touches a lock that somebody else holds by now.
 func (l *Lease) Unlock() error {
 	cl := l.claim
-	c, b := cl.h.client, cl.h.place.bucket
+	c, b := cl.h.client, cl.h.bucket
 	b.mu.Lock()
 	if err := l.end(); err != nil {
 		b.mu.Unlock()
@@ -165,6 +165,7 @@ func (c *Client) passOn(cl *claim) (gone bool) {
 		}
 	}
 	cl.state = closed
+	c.renewer.forget(cl)
 	if q := &cl.at.Value; q.readers == cl {
 		q.readers = nil
 	}
@@ -174,7 +175,6 @@ func (c *Client) passOn(cl *claim) (gone bool) {
 // giveBack releases a closed claim on the engine.
 func (c *Client) giveBack(l *Lease, renewing bool) error {
 	cl := l.claim
-	c.renewer.forget(cl)
 	cl.last = l
 	ctx := context.Context((*releaseContext)(cl))
 	var end func(error)
@@ -187,7 +187,7 @@ func (c *Client) giveBack(l *Lease, renewing bool) error {
 	late := renewing && !c.awaitRenewal(ctx, cl)
 	err := c.engine.Release(ctx, cl.driverClaim())
 	(*releaseContext)(cl).stop()
-	b := cl.h.place.bucket
+	b := cl.h.bucket
 	b.mu.Lock()
 	c.retire(cl)
 	b.mu.Unlock()
@@ -219,19 +219,20 @@ func (c *Client) retire(cl *claim) {
 		q.excl = nil
 	}
 	q.promote()
-	cl.h.place.bucket.names.Close(cl.at)
+	cl.h.bucket.names.Close(cl.at)
 }
 
 // lose ends a claim before its holders released it, and with it the leases that hold it. It
 // reports whether the claim was live until then. cause is what contexts end with.
 func (c *Client) lose(cl *claim, cause *Error) bool {
-	b := cl.h.place.bucket
+	b := cl.h.bucket
 	b.mu.Lock()
 	if cl.state != live {
 		b.mu.Unlock()
 		return false
 	}
 	cl.state = lost
+	c.renewer.forget(cl)
 	var ctxs []*leaseContext
 	for l := cl.leases; l != nil; l = l.next {
 		l.state, l.cause = leaseLost, cause
@@ -242,7 +243,6 @@ func (c *Client) lose(cl *claim, cause *Error) bool {
 	cl.leases = nil
 	c.retire(cl)
 	b.mu.Unlock()
-	c.renewer.forget(cl)
 	for _, ctx := range ctxs {
 		ctx.cancel(cause)
 	}

@@ -2,7 +2,6 @@ package holdfast
 
 import (
 	"github.com/holdfast-go/holdfast/driver"
-	"github.com/holdfast-go/holdfast/internal/namemap"
 )
 
 // queue is what this process knows about one name: who of its goroutines waits, and which
@@ -14,23 +13,6 @@ type queue struct {
 	asking  bool   // the head of the queue stands at the engine
 	excl    *claim // the exclusive claim of this process, until its release was answered
 	readers *claim // a shared claim that further readers may join
-}
-
-// place is where a name's queue is found. Handles keep it, so that a lock that is taken over
-// and over is looked up once.
-type place struct {
-	bucket *bucket
-	last   *namemap.Entry[queue] // the entry used last, guarded by the bucket's mutex
-}
-
-// open returns the queue of name and counts the caller as its user. The bucket is locked.
-func (p *place) open(name string) *namemap.Entry[queue] {
-	names := &p.bucket.names
-	if p.last.Serves(name) {
-		return names.Reopen(p.last)
-	}
-	p.last = names.Open(name)
-	return p.last
 }
 
 // waiter is a goroutine that waits in the queue. What became of it is written before ready
@@ -132,6 +114,6 @@ func (q *queue) joinReaders(now driver.Instant) {
 	for w := q.waiters.front(); w != nil && q.readers.joinable(w.h, now); w = q.waiters.front() {
 		q.waiters.remove(w)
 		w.give(q.readers.newLease(w.h, now), Joined)
-		q.readers.h.place.bucket.names.Close(q.readers.at) // the waiter's use; the claim has its own
+		q.readers.h.bucket.names.Close(q.readers.at) // the waiter's use; the claim has its own
 	}
 }

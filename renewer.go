@@ -6,24 +6,29 @@ import (
 	"encoding/binary"
 	"errors"
 	"math/rand/v2"
+	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/holdfast-go/holdfast/driver"
 )
 
 // renewer watches over all claims of a client: a heap by what is due next, one timer, and one
-// call to the engine for everything that is due in the same slice of time. Every live claim
-// is in the heap, so that ten thousand of them cost no goroutine and a few calls a second.
+// call to the engine for everything that is due in the same slice of time, so that ten
+// thousand claims cost no goroutine and a few calls a second.
+//
+// Most locks are held for less than the timer sleeps. A new claim is therefore only noted in
+// its bucket; the next tick takes those that are still there into the heap.
 //
 // Lock order: a bucket's mutex before the renewer's.
 type renewer struct {
 	client *Client
+	wake   atomic.Int64 // when the timer fires, a driver.Instant; forever when it is not set
+
 	mu     sync.Mutex
 	claims claimHeap
 	timer  driver.Timer
-	armed  bool           // the timer is set
-	wake   driver.Instant // for when
 	closed bool
 	calls  sync.WaitGroup // ticks and renewals under way
 
@@ -49,7 +54,10 @@ func (cl *claim) nextDue(now driver.Instant) driver.Instant {
 	if !cl.renewable() {
 		return cl.deadline()
 	}
-	interval := min(cl.renewEvery, max(0, cl.expiry.Sub(now))/2)
+	interval := cl.renewEvery
+	if cl.expiry != forever {
+		interval = min(interval, max(0, cl.expiry.Sub(now))/2)
+	}
 	jitter := binary.LittleEndian.Uint64(cl.token[:]) % uint64(interval/10+1) // a claim's token is random
 	return now.Add(interval - time.Duration(jitter))
 }
@@ -59,26 +67,88 @@ func (cl *claim) renewable() bool {
 	return cl.renewEvery > 0 && (cl.holdUntil == forever || cl.expiry < cl.holdUntil)
 }
 
-// schedule sees to it that cl gets attention at due. Its bucket is locked and it is live.
-func (r *renewer) schedule(cl *claim, due driver.Instant) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
+// watch begins to watch over a new claim, which gets attention at due. Its bucket is locked.
+//
+// A tick first says that the timer is not set and then locks one bucket after the other. A
+// claim that is noted before that is taken along; one that is noted after it sees that the
+// timer is not set, or when it fires by then.
+func (r *renewer) watch(cl *claim, due driver.Instant) {
+	b := cl.h.bucket
 	cl.due = due
-	if cl.slot > 0 {
-		heap.Fix(&r.claims, cl.slot-1)
-	} else {
-		heap.Push(&r.claims, cl)
-	}
-	if !r.closed && (!r.armed || due < r.wake) {
-		r.arm(r.client.clock.Now())
+	b.fresh = append(b.fresh, cl)
+	cl.slot = int32(len(b.fresh))
+	if due < driver.Instant(r.wake.Load()) {
+		r.arm(due)
 	}
 }
 
-// arm sets the timer for the first claim. An emptied heap leaves the timer as it is: it
-// fires once in vain, which is cheaper than stopping it after every Unlock.
-func (r *renewer) arm(now driver.Instant) {
-	r.armed, r.wake = true, min(r.claims[0].due, now.Add(maxSleep))
-	d := max(0, r.wake.Sub(now))
+// schedule sees to it that cl, which is watched over and live, gets attention at due. Its
+// bucket is locked.
+func (r *renewer) schedule(cl *claim, due driver.Instant) {
+	if !cl.settled {
+		cl.due = due
+	} else {
+		r.mu.Lock()
+		r.claims.put(cl, due)
+		r.mu.Unlock()
+	}
+	if due < driver.Instant(r.wake.Load()) {
+		r.arm(due)
+	}
+}
+
+// forget ends the watch over cl. Its bucket is locked.
+func (r *renewer) forget(cl *claim) {
+	if !cl.settled {
+		cl.h.bucket.unnote(cl)
+		return
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.claims.drop(cl)
+}
+
+// unnote takes a fresh claim out of the bucket's notes.
+func (b *bucket) unnote(cl *claim) {
+	last := len(b.fresh) - 1
+	moved := b.fresh[last]
+	b.fresh[cl.slot-1], moved.slot = moved, cl.slot
+	b.fresh[last] = nil
+	b.fresh = b.fresh[:last]
+	cl.slot = 0
+}
+
+// settleFresh takes the fresh claims of all buckets into the heap.
+func (r *renewer) settleFresh() {
+	for i := range r.client.buckets {
+		b := &r.client.buckets[i]
+		b.mu.Lock()
+		if len(b.fresh) > 0 {
+			r.mu.Lock()
+			for _, cl := range b.fresh {
+				cl.settled, cl.slot = true, 0
+				r.claims.put(cl, cl.due)
+			}
+			r.mu.Unlock()
+			clear(b.fresh)
+			b.fresh = b.fresh[:0]
+		}
+		b.mu.Unlock()
+	}
+}
+
+// arm sets the timer for due, unless it fires before that. The timer is never stopped when
+// the last claim is gone: it fires once in vain, which is cheaper.
+func (r *renewer) arm(due driver.Instant) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.closed || due >= driver.Instant(r.wake.Load()) {
+		return
+	}
+	now := r.client.clock.Now()
+	wake := min(due, now.Add(maxSleep))
+	r.wake.Store(int64(wake))
+	d := max(0, wake.Sub(now))
 	if r.timer == nil {
 		r.timer = r.client.clock.AfterFunc(d, r.tick)
 	} else {
@@ -86,26 +156,17 @@ func (r *renewer) arm(now driver.Instant) {
 	}
 }
 
-// forget takes cl out of the heap.
-func (r *renewer) forget(cl *claim) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	if cl.slot > 0 {
-		heap.Remove(&r.claims, cl.slot-1)
-	}
-}
-
 // tick takes care of everything that is due.
 func (r *renewer) tick() {
-	due := r.takeDue()
-	if due == nil {
+	if !r.begin() {
 		return
 	}
 	defer r.calls.Done()
 	c := r.client
+	r.settleFresh()
 	now := c.clock.Now()
 	var batch []*claim
-	for _, cl := range due {
+	for _, cl := range r.takeDue(now.Add(c.slice())) {
 		switch r.attend(cl, now) {
 		case attendRenew:
 			batch = append(batch, cl)
@@ -118,32 +179,42 @@ func (r *renewer) tick() {
 		r.calls.Add(1)
 		go r.renew(batch)
 	}
-	r.rearm()
+	if due := r.firstDue(); due != forever {
+		r.arm(due)
+	}
 }
 
-// takeDue removes what is due from the heap and counts a call, unless there is nothing to do.
-func (r *renewer) takeDue() []*claim {
+// begin counts a tick and says that the timer is not set any more.
+func (r *renewer) begin() bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.armed = false
-	if r.closed || len(r.claims) == 0 {
-		return nil
+	if r.closed {
+		return false
 	}
 	r.calls.Add(1)
-	horizon := r.client.clock.Now().Add(r.client.slice())
-	due := []*claim{} // not nil: the timer has to be set again even if nothing is due
+	r.wake.Store(int64(forever))
+	return true
+}
+
+// takeDue removes what is due by horizon from the heap.
+func (r *renewer) takeDue(horizon driver.Instant) (due []*claim) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
 	for len(r.claims) > 0 && r.claims[0].due <= horizon {
 		due = append(due, heap.Pop(&r.claims).(*claim))
 	}
 	return due
 }
 
-func (r *renewer) rearm() {
+// firstDue is when the first claim is due. While there are claims the timer is set, however
+// late that is, because it bounds how long a suspension goes unnoticed.
+func (r *renewer) firstDue() driver.Instant {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if !r.closed && len(r.claims) > 0 && !r.armed {
-		r.arm(r.client.clock.Now())
+	if len(r.claims) == 0 {
+		return forever
 	}
+	return min(r.claims[0].due, forever-1)
 }
 
 type attention uint8
@@ -157,8 +228,8 @@ const (
 // attend decides what a claim needs. While it is renewed it stays in the heap with its
 // deadline: whether the reply comes or not, its holder is told in time.
 func (r *renewer) attend(cl *claim, now driver.Instant) attention {
-	cl.h.place.bucket.mu.Lock()
-	defer cl.h.place.bucket.mu.Unlock()
+	cl.h.bucket.mu.Lock()
+	defer cl.h.bucket.mu.Unlock()
 	end := cl.deadline()
 	switch {
 	case cl.state != live:
@@ -182,11 +253,11 @@ func (r *renewer) renew(batch []*claim) {
 	claims := make([]driver.Claim, len(batch))
 	patience := time.Duration(1<<63 - 1)
 	for i, cl := range batch {
-		cl.h.place.bucket.mu.Lock()
+		cl.h.bucket.mu.Lock()
 		claims[i] = cl.driverClaim()
 		claims[i].TTL = cl.renewTTL(sent)
 		patience = min(patience, cl.ttl/3)
-		cl.h.place.bucket.mu.Unlock()
+		cl.h.bucket.mu.Unlock()
 	}
 	ctx, cancel := context.WithTimeout(r.ctx, patience)
 	errs := c.engine.Renew(ctx, claims)
@@ -205,7 +276,7 @@ func (r *renewer) renew(batch []*claim) {
 
 // settle enters the answer to a renewal into the books.
 func (r *renewer) settle(cl *claim, sent driver.Instant, ttl time.Duration, err error) {
-	cl.h.place.bucket.mu.Lock()
+	cl.h.bucket.mu.Lock()
 	cl.endRenewal()
 	err = cl.renewedFor(sent, ttl, err)
 	if cl.state == live && err == nil {
@@ -216,7 +287,7 @@ func (r *renewer) settle(cl *claim, sent driver.Instant, ttl time.Duration, err 
 		r.schedule(cl, min(cl.deadline(), r.client.clock.Now().Add(retry)))
 		err = nil
 	}
-	cl.h.place.bucket.mu.Unlock()
+	cl.h.bucket.mu.Unlock()
 	if err != nil {
 		r.client.lose(cl, r.client.lossCause(cl, err))
 	}
@@ -247,16 +318,16 @@ func (cl *claim) endRenewal() {
 // before ctx ended.
 func (c *Client) awaitRenewal(ctx context.Context, cl *claim) bool {
 	for {
-		cl.h.place.bucket.mu.Lock()
+		cl.h.bucket.mu.Lock()
 		if !cl.renewing {
-			cl.h.place.bucket.mu.Unlock()
+			cl.h.bucket.mu.Unlock()
 			return true
 		}
 		if cl.renewed == nil {
 			cl.renewed = make(chan struct{})
 		}
 		wait := cl.renewed
-		cl.h.place.bucket.mu.Unlock()
+		cl.h.bucket.mu.Unlock()
 		select {
 		case <-wait:
 		case <-ctx.Done():
@@ -276,12 +347,12 @@ var (
 // an engine that keeps shares until they are released gets it back.
 func (c *Client) expire(cl *claim) {
 	cause := errExpired
-	cl.h.place.bucket.mu.Lock()
+	cl.h.bucket.mu.Lock()
 	if cl.holdUntil <= cl.expiry { // never both forever: it would not have ended
 		cause = errMaxHold
 	}
 	claim, grace := cl.driverClaim(), cl.ttl-usable(cl.ttl)
-	cl.h.place.bucket.mu.Unlock()
+	cl.h.bucket.mu.Unlock()
 	if c.lose(cl, c.lossCause(cl, cause)) {
 		c.janitor.cleanAfter(grace, claim, cl.ttl)
 	}
@@ -312,14 +383,10 @@ func (r *renewer) close() []*claim {
 	r.mu.Unlock()
 	r.cancel()
 	r.calls.Wait() // what a tick has taken from the heap is back in it then
+	r.settleFresh()
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	claims := r.claims
-	for _, cl := range claims {
-		cl.slot = 0
-	}
-	r.claims = nil
-	return claims
+	return slices.Clone(r.claims)
 }
 
 // claimHeap is a heap of claims by what is due first.
@@ -329,14 +396,31 @@ func (h claimHeap) Len() int           { return len(h) }
 func (h claimHeap) Less(i, j int) bool { return h[i].due < h[j].due }
 func (h claimHeap) Swap(i, j int) {
 	h[i], h[j] = h[j], h[i]
-	h[i].slot, h[j].slot = i+1, j+1
+	h[i].slot, h[j].slot = int32(i+1), int32(j+1)
+}
+
+// put moves cl to due, or adds it.
+func (h *claimHeap) put(cl *claim, due driver.Instant) {
+	cl.due = due
+	if cl.slot > 0 {
+		heap.Fix(h, int(cl.slot-1))
+	} else {
+		heap.Push(h, cl)
+	}
+}
+
+// drop removes cl if it is there.
+func (h *claimHeap) drop(cl *claim) {
+	if cl.slot > 0 {
+		heap.Remove(h, int(cl.slot-1))
+	}
 }
 
 // Push implements heap.Interface.
 func (h *claimHeap) Push(x any) {
 	cl := x.(*claim)
 	*h = append(*h, cl)
-	cl.slot = len(*h)
+	cl.slot = int32(len(*h))
 }
 
 // Pop implements heap.Interface.

@@ -20,18 +20,11 @@ type deadline struct {
 	err   error // set before done is closed
 }
 
-// released is the deadline of a context that ended without anybody having asked.
-var released = func() *deadline {
-	d := &deadline{done: make(chan struct{}), err: context.Canceled}
-	close(d.done)
-	d.once.Do(func() {})
-	return d
-}()
-
-// stop ends the context, as the cancel function of WithTimeout does.
+// stop ends the context, as the cancel function of WithTimeout does. One that nobody has
+// asked for anything has nobody to tell.
 func (r *releaseContext) stop() {
-	if !r.release.CompareAndSwap(nil, released) {
-		r.release.Load().end(context.Canceled)
+	if d := r.release.Load(); d != nil {
+		d.end(context.Canceled)
 	}
 }
 

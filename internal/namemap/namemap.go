@@ -12,6 +12,7 @@ type Map[T any] struct {
 	entries map[string]*Entry[T]
 	idle    [idleKept]*Entry[T] // unused, or used again since they were put here
 	next    int                 // place in idle that is taken next
+	last    *Entry[T]           // the one opened last: often the next as well
 	spare   *Entry[T]           // the last one that was forgotten, to be made new again
 }
 
@@ -25,22 +26,15 @@ type Entry[T any] struct {
 	known  bool // is in the map
 }
 
-// Serves reports whether e is still the map's entry for name: a caller that kept e from an
-// earlier Open may then pass it to Reopen.
-func (e *Entry[T]) Serves(name string) bool { return e != nil && e.known && e.Name == name }
-
 // Open returns the entry of name and counts the caller as its user, until Close.
 func (m *Map[T]) Open(name string) *Entry[T] {
-	e := m.entries[name]
-	if e == nil {
-		e = m.add(name)
+	e := m.last
+	if e == nil || !e.known || e.Name != name {
+		if e = m.entries[name]; e == nil {
+			e = m.add(name)
+		}
+		m.last = e
 	}
-	e.users++
-	return e
-}
-
-// Reopen is Open for an entry that Serves the name.
-func (m *Map[T]) Reopen(e *Entry[T]) *Entry[T] {
 	e.users++
 	return e
 }

@@ -20,21 +20,22 @@ func TestNamesInUseAreKept(t *testing.T) {
 	}
 }
 
-func TestAnEntryServesItsNameOnly(t *testing.T) {
+func TestUnusedNamesAreForgotten(t *testing.T) {
 	var m Map[int]
 	a := m.Open("a")
 	m.Close(a)
-	if !a.Serves("a") || a.Serves("b") {
-		t.Fatal("an idle entry must serve its name and no other")
+	if m.Find("a") != nil {
+		t.Error("a name that nobody uses was found")
 	}
+	if m.Open("a") != a {
+		t.Error("a name that is used again at once was forgotten")
+	}
+	m.Close(a)
 	for i := range 2 * idleKept {
 		m.Close(m.Open(fmt.Sprint(i)))
 	}
-	if a.Serves("a") {
-		t.Error("a forgotten entry still serves its name")
-	}
-	if m.Find("a") != nil {
-		t.Error("a name nobody uses was found")
+	if m.Open("a"); m.Find("a").Name != "a" || a.Name == "a" && m.Find("a") != a {
+		t.Error("two entries of one name")
 	}
 }
 
@@ -43,10 +44,9 @@ func TestReuseOfAnIdleEntryKeepsItsPlace(t *testing.T) {
 	a := m.Open("a")
 	for range 100 {
 		m.Close(a)
-		if !a.Serves("a") {
+		if m.Open("a") != a {
 			t.Fatal("the idle entry is gone")
 		}
-		m.Reopen(a)
 	}
 	for i := range 2 * idleKept {
 		m.Close(m.Open(fmt.Sprint(i)))
