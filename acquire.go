@@ -159,7 +159,7 @@ func (c *Client) ask(ctx context.Context, op string, at *namemap.Entry[queue], h
 	b, q := h.bucket, &at.Value
 	req := driver.Request{
 		Name: h.name, Mode: h.mode, Weight: h.weight, Limit: h.limit,
-		Token: b.token(), Owner: h.owner, TTL: h.ttl, Wait: wait,
+		Token: newToken(), Owner: h.owner, TTL: h.ttl, Wait: wait,
 		Span: 1 + min(q.waiters.n, c.cfg.MaxLocalHandovers),
 	}
 	b.mu.Unlock()
