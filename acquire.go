@@ -148,7 +148,7 @@ func (c *Client) leave(ctx context.Context, op string, at *namemap.Entry[queue],
 	}
 	b.mu.Unlock()
 	if w.lease != nil {
-		w.lease.bind(ctx).Unlock() // a failure is the business of the clean-up
+		go w.lease.bind(ctx).Unlock() // a failure is the business of the clean-up
 	}
 	return err
 }
@@ -172,7 +172,7 @@ func (c *Client) ask(ctx context.Context, op string, at *namemap.Entry[queue], h
 	c.stepBack(b, at, wait)
 	b.mu.Unlock()
 	failure := c.wrap(op, h.name, err)
-	if failure.Outcome == Unknown {
+	if failure.Outcome != NotApplied {
 		c.janitor.clean(req.Claim(g), h.ttl)
 	}
 	return nil, failure

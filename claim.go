@@ -18,10 +18,12 @@ type claim struct {
 	token   driver.Token
 	renewed chan struct{} // closed when the renewal under way ends; made by who waits for that
 
-	mode     driver.Mode // not that of h after an upgrade
-	state    claimState
-	renewing bool  // a renewal is under way
-	handed   int32 // hand-overs so far
+	mode      driver.Mode // not that of h after an upgrade
+	state     claimState
+	renewing  bool          // a renewal is under way
+	upgrading bool          // an upgrade is under way
+	handed    int32         // hand-overs so far
+	atMost    time.Duration // while an upgrade may be granted, for this TTL, at any moment; 0: none may
 
 	ttl        time.Duration
 	renewEvery time.Duration  // 0: not renewed
@@ -39,6 +41,7 @@ type claim struct {
 	settled bool           // due and slot are those of the heap, not of the bucket's notes
 	slot    int32          // its place plus one; 0 when it has none
 	due     driver.Instant // when it needs attention
+	early   time.Duration  // how long before that others may be taken along; with settled
 }
 
 type claimState uint8
@@ -87,8 +90,8 @@ func (c *Client) newClaim(at *namemap.Entry[queue], h *handle, req *driver.Reque
 // never moves the expiry of a share that the engine may end: only a renewal does.
 func (cl *claim) adopt(h *handle, now driver.Instant) {
 	cl.ttl, cl.renewEvery, cl.holdUntil = h.ttl, h.renewEvery, forever
-	if h.maxHold > 0 {
-		cl.holdUntil = now.Add(h.maxHold)
+	if end := now.Add(h.maxHold); end > now { // neither none nor beyond the end of time
+		cl.holdUntil = end
 	}
 	if !cl.h.client.caps.Expires {
 		cl.expiry = forever
@@ -101,21 +104,37 @@ func (cl *claim) adopt(h *handle, now driver.Instant) {
 // prolong moves the expiry after a grant or a renewal for ttl that was sent at sent.
 func (cl *claim) prolong(sent driver.Instant, ttl time.Duration) {
 	cl.expiry = forever
+	if cl.atMost > 0 {
+		ttl = min(ttl, cl.atMost)
+	}
 	if cl.h.client.caps.Expires || cl.renewEvery == 0 {
 		cl.expiry = sent.Add(usable(ttl))
 	}
 }
 
+// asking notes that the engine is about to be asked for ttl. From then on the share may end
+// at sent + ttl, though it was granted for longer, whether the answer arrives or not. It
+// reports whether that moved the expiry, and with it the time of what is due next.
+func (cl *claim) asking(sent driver.Instant, ttl time.Duration) bool {
+	end := sent.Add(usable(ttl))
+	if !cl.h.client.caps.Expires || end >= cl.expiry {
+		return false
+	}
+	cl.expiry = end
+	return true
+}
+
 // deadline is when the leases end unless the claim is renewed, and may be.
 func (cl *claim) deadline() driver.Instant { return min(cl.expiry, cl.holdUntil) }
 
-// renewTTL is what the next renewal asks for: no more than the rest of MaxHold needs, so
-// that others get the lock when it is over.
-func (cl *claim) renewTTL(now driver.Instant) time.Duration {
-	if cl.holdUntil == forever {
-		return cl.ttl
+// within is ttl, but no more than the rest of MaxHold needs, so that others get the lock when
+// it is over.
+func (cl *claim) within(ttl time.Duration, now driver.Instant) time.Duration {
+	rest := cl.holdUntil.Sub(now)
+	if cl.holdUntil == forever || rest >= ttl {
+		return ttl
 	}
-	return max(cl.h.client.caps.MinTTL, min(cl.ttl, ttlFor(cl.holdUntil.Sub(now))))
+	return max(cl.h.client.caps.MinTTL, min(ttl, ttlFor(rest)))
 }
 
 // driverClaim is the engine's view of the claim.
@@ -161,7 +180,7 @@ func (cl *claim) drop(l *Lease) {
 // that other processes get their turn, and when too little of the TTL is left for the heir.
 func (cl *claim) heir(now driver.Instant) *waiter {
 	w := cl.at.Value.waiters.front()
-	if w == nil || cl.mode == driver.Shared || w.h.mode != cl.mode ||
+	if w == nil || cl.mode == driver.Shared || cl.atMost > 0 || w.h.mode != cl.mode ||
 		w.h.weight != cl.h.weight || w.h.limit != cl.h.limit || w.h.owner != cl.h.owner {
 		return nil
 	}
@@ -172,9 +191,14 @@ func (cl *claim) heir(now driver.Instant) *waiter {
 	return w
 }
 
-// enoughLeft reports whether the claim lives long enough for a new lease of h.
+// enoughLeft reports whether the claim lives long enough for a new lease of h: a renewal has
+// to come in time, and where there is none, see WithoutRenewal for what was promised.
 func (cl *claim) enoughLeft(h *handle, now driver.Instant) bool {
-	return cl.expiry == forever || cl.expiry.Sub(now) >= max(h.ttl/3, h.ttl-usable(h.ttl))
+	need := max(h.ttl/3, h.ttl-usable(h.ttl))
+	if h.renewEvery == 0 {
+		need = max(need, usable(h.ttl)-h.window)
+	}
+	return cl.expiry == forever || cl.expiry.Sub(now) >= need
 }
 
 // handOver makes w the holder. The old lease is off the claim by now.

@@ -77,6 +77,7 @@ func (c *Client) Capabilities() driver.Capabilities { return c.caps }
 func (c *Client) Close() error {
 	c.closeOne.Do(func() {
 		c.closed.Store(true)
+		c.janitor.halt()
 		c.dropWaiters()
 		c.releaseAll(c.renewer.close())
 		c.janitor.close()

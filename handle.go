@@ -82,9 +82,7 @@ func (c *Client) newHandle(name string, mode driver.Mode, opts []Option) handle 
 		h.renewEvery = c.cfg.RenewInterval
 		v.add(h.renewEvery >= h.ttl/2 && h.renewEvery > 0,
 			"RenewInterval is %v: it must be below half the TTL of %v", h.renewEvery, h.ttl)
-		if h.renewEvery == 0 {
-			h.renewEvery = h.ttl / 3
-		}
+		h.renewEvery = c.cfg.renewEvery(h.ttl)
 	}
 	if h.window = c.cfg.LocalHandoverWindow; h.window == 0 {
 		h.window = h.ttl / 10

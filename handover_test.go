@@ -85,7 +85,7 @@ func longestRow(order []byte) int {
 
 func TestHandOverSkipsTheEngine(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		s := &spy{Engine: memlock.New(memlock.Config{})}
+		s := newSpy()
 		c := clientOn(t, s, holdfast.Config{})
 		var group sync.WaitGroup
 		first := mustLock(t, c.Mutex("x"))

@@ -67,53 +67,93 @@ func want(tb testing.TB, err error, targets ...error) {
 	}
 }
 
-// spy is an engine that counts the calls to another, and can hold them up.
+// spy is an engine that counts the calls to another, and whose calls a test can change: a
+// function that is set is called in their place, and may call next.
 type spy struct {
 	driver.Engine
+	caps                                  func(*driver.Capabilities)
 	acquires, renewals, renewed, releases atomic.Int64
 
-	mu    sync.Mutex
-	onAcq func(driver.Request)
-	onRen func([]driver.Claim)
-	onRel func(driver.Claim)
+	mu      sync.Mutex
+	acquire func(context.Context, driver.Request, func() (driver.Grant, error)) (driver.Grant, error)
+	renew   func(context.Context, []driver.Claim, func() []error) []error
+	release func(context.Context, driver.Claim, func() error) error
+}
+
+func newSpy() *spy { return &spy{Engine: memlock.New(memlock.Config{})} }
+
+func (s *spy) onAcquire(f func(context.Context, driver.Request, func() (driver.Grant, error)) (driver.Grant, error)) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.acquire = f
+}
+
+func (s *spy) onRenew(f func(context.Context, []driver.Claim, func() []error) []error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.renew = f
+}
+
+func (s *spy) onRelease(f func(context.Context, driver.Claim, func() error) error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.release = f
 }
 
 func (s *spy) Acquire(ctx context.Context, req driver.Request) (driver.Grant, error) {
 	s.acquires.Add(1)
-	if f := s.hook(func() any { return s.onAcq }).(func(driver.Request)); f != nil {
-		f(req)
+	s.mu.Lock()
+	f := s.acquire
+	s.mu.Unlock()
+	next := func() (driver.Grant, error) { return s.Engine.Acquire(ctx, req) }
+	if f == nil {
+		return next()
 	}
-	return s.Engine.Acquire(ctx, req)
+	return f(ctx, req, next)
 }
 
 func (s *spy) Renew(ctx context.Context, claims []driver.Claim) []error {
 	s.renewals.Add(1)
 	s.renewed.Add(int64(len(claims)))
-	if f := s.hook(func() any { return s.onRen }).(func([]driver.Claim)); f != nil {
-		f(claims)
+	s.mu.Lock()
+	f := s.renew
+	s.mu.Unlock()
+	next := func() []error { return s.Engine.Renew(ctx, claims) }
+	if f == nil {
+		return next()
 	}
-	return s.Engine.Renew(ctx, claims)
+	return f(ctx, claims, next)
 }
 
 func (s *spy) Release(ctx context.Context, c driver.Claim) error {
 	s.releases.Add(1)
-	if f := s.hook(func() any { return s.onRel }).(func(driver.Claim)); f != nil {
-		f(c)
+	s.mu.Lock()
+	f := s.release
+	s.mu.Unlock()
+	next := func() error { return s.Engine.Release(ctx, c) }
+	if f == nil {
+		return next()
 	}
-	return s.Engine.Release(ctx, c)
+	return f(ctx, c, next)
 }
 
-func (s *spy) hook(get func() any) any {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return get()
+func (s *spy) Capabilities() driver.Capabilities {
+	caps := s.Engine.Capabilities()
+	if s.caps != nil {
+		s.caps(&caps)
+	}
+	return caps
 }
 
-func (s *spy) set(change func()) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	change()
+func failAll(claims []driver.Claim, err error) []error {
+	errs := make([]error, len(claims))
+	for i := range errs {
+		errs[i] = err
+	}
+	return errs
 }
+
+var errNoReply = &driver.Error{Kind: driver.Unavailable, Outcome: driver.Unknown, Err: errors.New("no reply")}
 
 // sleepyClock is a clock that can jump without its timers noticing, as CLOCK_BOOTTIME does
 // when the machine was suspended.

@@ -93,6 +93,8 @@ func (j *janitor) work() {
 func (j *janitor) next() (t cleanup, wait time.Duration, ok bool) {
 	j.mu.Lock()
 	defer j.mu.Unlock()
+	now := j.client.clock.Now()
+	j.tasks = slices.DeleteFunc(j.tasks, func(t cleanup) bool { return t.until <= now })
 	if len(j.tasks) == 0 || j.closed {
 		j.workers--
 		return t, 0, false
@@ -103,7 +105,7 @@ func (j *janitor) next() (t cleanup, wait time.Duration, ok bool) {
 			first = i
 		}
 	}
-	if wait = j.tasks[first].due.Sub(j.client.clock.Now()); wait > 0 {
+	if wait = j.tasks[first].due.Sub(now); wait > 0 {
 		return t, wait, true
 	}
 	t = j.tasks[first]
@@ -143,18 +145,31 @@ func (j *janitor) sleep(d time.Duration) {
 	}
 }
 
-// close tries what is left once more, and ends.
-func (j *janitor) close() {
+// halt lets the workers end: close carries out what is left.
+func (j *janitor) halt() {
 	j.mu.Lock()
 	j.closed = true
 	close(j.stop)
 	j.mu.Unlock()
+}
+
+// close tries what is left once more, and ends.
+func (j *janitor) close() {
 	j.done.Wait()
 	ctx, cancel := context.WithTimeout(context.Background(), j.client.cfg.ReleaseTimeout)
 	defer cancel()
-	for _, t := range j.tasks {
-		if err := j.client.engine.Release(ctx, t.claim); err != nil && ctx.Err() != nil {
+	for ctx.Err() == nil {
+		j.mu.Lock()
+		tasks := j.tasks // calls that end only now may add to them
+		j.tasks = nil
+		j.mu.Unlock()
+		if len(tasks) == 0 {
 			return
+		}
+		for _, t := range tasks {
+			if err := j.client.engine.Release(ctx, t.claim); err != nil && ctx.Err() != nil {
+				return
+			}
 		}
 	}
 }

@@ -50,9 +50,12 @@ func (l *Lease) bind(ctx context.Context) *Lease {
 // Name returns the name of the lock.
 func (l *Lease) Name() string { return l.claim.h.name }
 
-// Fence returns the number of this lease: larger than that of every lease of the same name
-// that was granted before, on every engine and across hand-overs within the process. It is
-// positive and below 2^53. After [Lease.Upgrade] it is the number of the exclusive lock.
+// Fence returns the number of this lease: no other lease of the same name has it, and it is
+// larger than that of every lease before it that could not be held at the same time, on
+// every engine and across hand-overs within the process. Among leases that are held side by
+// side, those of readers and of permits, the numbers of different processes are in no
+// particular order. It is positive and below 2^53. After [Lease.Upgrade] it is the number of
+// the exclusive lock.
 //
 // What keeps the order after the engine lost its data is in Capabilities.FenceSource.
 func (l *Lease) Fence() int64 {

@@ -97,36 +97,19 @@ func TestALostLeaseNeverComesBack(t *testing.T) {
 	})
 }
 
-func TestARenewalAnsweredTooLateDoesNotRevive(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		s := &spy{Engine: memlock.New(memlock.Config{})}
-		c := clientOn(t, s, holdfast.Config{})
-		l := mustLock(t, c.Mutex("x", holdfast.WithoutRenewal()))
-		s.set(func() { s.onRen = func([]driver.Claim) { time.Sleep(9900 * time.Millisecond) } })
-		time.Sleep(9 * time.Second)
-		// The engine renews in time, its answer comes after the lease had ended.
-		err := l.Extend(t.Context(), 10*time.Second)
-		if err == nil || l.Context().Err() == nil {
-			t.Fatalf("extended a lease whose holder was told that it ended: %v", err)
-		}
-		want(t, err, holdfast.ErrLost)
-	})
-}
-
 func TestOneRenewalOfAClaimAtATime(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		s := &spy{Engine: memlock.New(memlock.Config{})}
+		s := newSpy()
 		c := clientOn(t, s, holdfast.Config{})
 		l := mustLock(t, c.Mutex("x"))
 		var under atomic.Int32
-		s.set(func() {
-			s.onRen = func([]driver.Claim) {
-				if under.Add(1) != 1 {
-					t.Error("two renewals of one claim at once")
-				}
-				time.Sleep(time.Second)
-				under.Add(-1)
+		s.onRenew(func(_ context.Context, _ []driver.Claim, next func() []error) []error {
+			if under.Add(1) != 1 {
+				t.Error("two renewals of one claim at once")
 			}
+			defer under.Add(-1)
+			time.Sleep(time.Second)
+			return next()
 		})
 		var group sync.WaitGroup
 		for range 5 {
@@ -221,16 +204,20 @@ func TestBreakIsToldToTheHolder(t *testing.T) {
 
 func TestUnlockDoesNotOvertakeARenewal(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		s := &spy{Engine: memlock.New(memlock.Config{})}
+		s := newSpy()
 		c := clientOn(t, s, holdfast.Config{})
 		var renewing atomic.Bool
-		s.set(func() {
-			s.onRen = func([]driver.Claim) { renewing.Store(true); time.Sleep(time.Second); renewing.Store(false) }
-			s.onRel = func(driver.Claim) {
-				if renewing.Load() {
-					t.Error("released while a renewal was under way")
-				}
+		s.onRenew(func(_ context.Context, _ []driver.Claim, next func() []error) []error {
+			renewing.Store(true)
+			defer renewing.Store(false)
+			time.Sleep(time.Second)
+			return next()
+		})
+		s.onRelease(func(_ context.Context, _ driver.Claim, next func() error) error {
+			if renewing.Load() {
+				t.Error("released while a renewal was under way")
 			}
+			return next()
 		})
 		l := mustLock(t, c.Mutex("x"))
 		for !renewing.Load() {
@@ -245,7 +232,7 @@ func TestUnlockDoesNotOvertakeARenewal(t *testing.T) {
 
 func TestTenThousandLeasesRenewInAFewCalls(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		s := &spy{Engine: memlock.New(memlock.Config{})}
+		s := newSpy()
 		c := clientOn(t, s, holdfast.Config{})
 		const leases = 10_000
 		for i := range leases {

@@ -88,7 +88,7 @@ func TestLockEndsWithItsContext(t *testing.T) {
 }
 
 func TestDoneContextAsksNothing(t *testing.T) {
-	s := &spy{Engine: memlock.New(memlock.Config{})}
+	s := newSpy()
 	c := clientOn(t, s, holdfast.Config{})
 	ctx, cancel := context.WithCancel(context.Background())
 	cancel()
@@ -102,7 +102,7 @@ func TestDoneContextAsksNothing(t *testing.T) {
 }
 
 func TestInvalidHandlesSayEverythingAndSendNothing(t *testing.T) {
-	s := &spy{Engine: memlock.New(memlock.Config{})}
+	s := newSpy()
 	c := clientOn(t, s, holdfast.Config{})
 	ctx := context.Background()
 	_, err := c.Mutex("a\nb", holdfast.WithTTL(-1), holdfast.WithMaxHold(0), holdfast.WithOwner(strings.Repeat("o", 200))).Lock(ctx)

@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/binary"
 	"errors"
+	"math/bits"
 	"math/rand/v2"
 	"slices"
 	"sync"
@@ -41,11 +42,6 @@ type renewer struct {
 // TTL after the machine woke up without it.
 const maxSleep = time.Second
 
-// slice is how far ahead a tick looks for claims to renew in the same call: a tenth of the
-// usual interval, so that any number of leases cost about three calls a second at the
-// default TTL.
-func (c *Client) slice() time.Duration { return c.cfg.TTL / 30 }
-
 // nextDue is when a claim next needs attention: a renewal, or its end when no renewal would
 // move it. A claim that was handed to a lease with a longer TTL may have less time left than
 // the usual interval; it is renewed at half of that. Renewals are jittered by a tenth, so
@@ -59,12 +55,20 @@ func (cl *claim) nextDue(now driver.Instant) driver.Instant {
 		interval = min(interval, max(0, cl.expiry.Sub(now))/2)
 	}
 	jitter := binary.LittleEndian.Uint64(cl.token[:]) % uint64(interval/10+1) // a claim's token is random
-	return now.Add(interval - time.Duration(jitter))
+	return min(cl.deadline(), now.Add(interval-time.Duration(jitter)))
 }
 
-// renewable reports whether a renewal could move the deadline.
+// renewable reports whether a renewal could move the deadline, or tell of a loss that the
+// engine keeps to itself otherwise.
 func (cl *claim) renewable() bool {
-	return cl.renewEvery > 0 && (cl.holdUntil == forever || cl.expiry < cl.holdUntil)
+	return cl.renewEvery > 0 && (cl.expiry == forever || cl.expiry < cl.holdUntil)
+}
+
+// retryDue is when to renew again after a renewal that was not answered: soon, until the
+// deadline.
+func (cl *claim) retryDue(now driver.Instant) driver.Instant {
+	pause := cl.ttl/20 + time.Duration(rand.Int64N(int64(cl.ttl)/40+1))
+	return min(cl.deadline(), now.Add(pause))
 }
 
 // watch begins to watch over a new claim, which gets attention at due. Its bucket is locked.
@@ -165,16 +169,22 @@ func (r *renewer) tick() {
 	c := r.client
 	r.settleFresh()
 	now := c.clock.Now()
-	var batch []*claim
-	for _, cl := range r.takeDue(now.Add(c.slice())) {
-		switch r.attend(cl, now) {
+	// The patience with a call is that of its shortest TTL, so claims whose TTLs are far
+	// apart do not go together.
+	var batches map[int][]*claim
+	for _, cl := range r.takeDue(now) {
+		switch what, ttl := r.attend(cl, now); what {
 		case attendRenew:
-			batch = append(batch, cl)
+			if batches == nil {
+				batches = make(map[int][]*claim, 1)
+			}
+			order := bits.Len64(uint64(ttl))
+			batches[order] = append(batches[order], cl)
 		case attendEnd:
 			c.expire(cl)
 		}
 	}
-	if len(batch) > 0 {
+	for _, batch := range batches {
 		// A call that hangs must not keep others from being told of their loss.
 		r.calls.Add(1)
 		go r.renew(batch)
@@ -196,11 +206,16 @@ func (r *renewer) begin() bool {
 	return true
 }
 
-// takeDue removes what is due by horizon from the heap.
-func (r *renewer) takeDue(horizon driver.Instant) (due []*claim) {
+// takeDue removes what is due from the heap. With the first claim it takes what is due within
+// a tenth of that claim's interval, so that any number of leases cost about three calls a
+// second at the default TTL.
+func (r *renewer) takeDue(now driver.Instant) (due []*claim) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	for len(r.claims) > 0 && r.claims[0].due <= horizon {
+	if len(r.claims) == 0 {
+		return nil
+	}
+	for horizon := now.Add(r.claims[0].early); len(r.claims) > 0 && r.claims[0].due <= horizon; {
 		due = append(due, heap.Pop(&r.claims).(*claim))
 	}
 	return due
@@ -227,22 +242,22 @@ const (
 
 // attend decides what a claim needs. While it is renewed it stays in the heap with its
 // deadline: whether the reply comes or not, its holder is told in time.
-func (r *renewer) attend(cl *claim, now driver.Instant) attention {
+func (r *renewer) attend(cl *claim, now driver.Instant) (attention, time.Duration) {
 	cl.h.bucket.mu.Lock()
 	defer cl.h.bucket.mu.Unlock()
 	end := cl.deadline()
 	switch {
 	case cl.state != live:
-		return attendNot
+		return attendNot, 0
 	case now >= end:
-		return attendEnd
+		return attendEnd, 0
 	case cl.renewing || !cl.renewable():
 		r.schedule(cl, end)
-		return attendNot
+		return attendNot, 0
 	}
 	cl.renewing = true
 	r.schedule(cl, end)
-	return attendRenew
+	return attendRenew, cl.ttl
 }
 
 // renew renews a batch of claims in one call.
@@ -255,8 +270,11 @@ func (r *renewer) renew(batch []*claim) {
 	for i, cl := range batch {
 		cl.h.bucket.mu.Lock()
 		claims[i] = cl.driverClaim()
-		claims[i].TTL = cl.renewTTL(sent)
+		claims[i].TTL = cl.within(cl.ttl, sent)
 		patience = min(patience, cl.ttl/3)
+		if cl.asking(sent, claims[i].TTL) && cl.state == live {
+			r.schedule(cl, cl.deadline())
+		}
 		cl.h.bucket.mu.Unlock()
 	}
 	ctx, cancel := context.WithTimeout(r.ctx, patience)
@@ -278,32 +296,41 @@ func (r *renewer) renew(batch []*claim) {
 func (r *renewer) settle(cl *claim, sent driver.Instant, ttl time.Duration, err error) {
 	cl.h.bucket.mu.Lock()
 	cl.endRenewal()
-	err = cl.renewedFor(sent, ttl, err)
-	if cl.state == live && err == nil {
-		r.schedule(cl, cl.nextDue(sent))
-	} else if cl.state == live && !isLoss(err) {
-		// The engine did not answer. Ask again soon, until the deadline.
-		retry := cl.ttl/20 + time.Duration(rand.Int64N(int64(cl.ttl)/40+1))
-		r.schedule(cl, min(cl.deadline(), r.client.clock.Now().Add(retry)))
-		err = nil
+	if cl.renewEvery == 0 && err == nil {
+		ttl = 0 // it was handed to a lease that is not to be renewed
 	}
+	end := cl.renewedFor(sent, ttl, err)
 	cl.h.bucket.mu.Unlock()
-	if err != nil {
-		r.client.lose(cl, r.client.lossCause(cl, err))
-	}
+	end()
 }
 
-// renewedFor moves the expiry after a renewal that succeeded. A reply that is read after the
-// deadline comes too late: the holder may have been told, and a lease never comes back.
-func (cl *claim) renewedFor(sent driver.Instant, ttl time.Duration, err error) error {
-	if err != nil || cl.state != live {
-		return err
+// renewedFor enters the answer to a renewal for ttl into the books, and schedules the next
+// one. A reply that is read after the deadline comes too late: the holder may have been told,
+// and a lease never comes back. With ttl 0 the expiry stays where it is. It returns what is
+// left to do without the bucket's mutex.
+func (cl *claim) renewedFor(sent driver.Instant, ttl time.Duration, err error) func() {
+	c := cl.h.client
+	now := c.clock.Now()
+	switch {
+	case cl.state != live && err == nil && cl.state == lost:
+		// It was released when it was lost, which may have failed; its TTL is a new one.
+		claim := cl.driverClaim()
+		claim.TTL = max(claim.TTL, ttl)
+		return func() { c.janitor.cleanAfter(cl.grace(), claim, claim.TTL) }
+	case cl.state != live:
+	case isLoss(err):
+		return func() { c.lose(cl, c.lossCause(cl, err)) }
+	case err != nil:
+		c.renewer.schedule(cl, cl.retryDue(now))
+	case now >= cl.deadline():
+		return func() { c.end(cl, errLate, max(cl.ttl, ttl)) }
+	default:
+		if ttl > 0 {
+			cl.prolong(sent, ttl)
+		}
+		c.renewer.schedule(cl, cl.nextDue(sent))
 	}
-	if cl.h.client.clock.Now() >= cl.deadline() {
-		return driver.Fail(driver.Lost, errLate)
-	}
-	cl.prolong(sent, ttl)
-	return nil
+	return func() {}
 }
 
 func (cl *claim) endRenewal() {
@@ -342,21 +369,29 @@ var (
 	errLate    = errors.New("the renewal was answered after the lease had ended")
 )
 
-// expire ends a claim whose deadline has passed. Its share is released once it can have run
-// out on the engine as well: until then the holder that was just told has time to stop, and
-// an engine that keeps shares until they are released gets it back.
+// expire ends a claim whose deadline has passed.
 func (c *Client) expire(cl *claim) {
 	cause := errExpired
 	cl.h.bucket.mu.Lock()
 	if cl.holdUntil <= cl.expiry { // never both forever: it would not have ended
 		cause = errMaxHold
 	}
-	claim, grace := cl.driverClaim(), cl.ttl-usable(cl.ttl)
+	ttl := cl.ttl
 	cl.h.bucket.mu.Unlock()
+	c.end(cl, cause, ttl)
+}
+
+// end ends a claim that the engine may still hold for ttl. Its share is released once it can
+// have run out on the engine as well: until then the holder that was just told has time to
+// stop, and an engine that keeps shares until they are released gets it back.
+func (c *Client) end(cl *claim, cause error, ttl time.Duration) {
 	if c.lose(cl, c.lossCause(cl, cause)) {
-		c.janitor.cleanAfter(grace, claim, cl.ttl)
+		c.janitor.cleanAfter(cl.grace(), cl.driverClaim(), ttl)
 	}
 }
+
+// grace is the time between the end of the leases and that of the share.
+func (cl *claim) grace() time.Duration { return cl.ttl - usable(cl.ttl) }
 
 // lossCause is the error that contexts of a lost lease end with.
 func (c *Client) lossCause(cl *claim, err error) *Error {
@@ -399,9 +434,9 @@ func (h claimHeap) Swap(i, j int) {
 	h[i].slot, h[j].slot = int32(i+1), int32(j+1)
 }
 
-// put moves cl to due, or adds it.
+// put moves cl to due, or adds it. Its bucket is locked.
 func (h *claimHeap) put(cl *claim, due driver.Instant) {
-	cl.due = due
+	cl.due, cl.early = due, cl.renewEvery/10
 	if cl.slot > 0 {
 		heap.Fix(h, int(cl.slot-1))
 	} else {

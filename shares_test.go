@@ -10,12 +10,11 @@ import (
 	"time"
 
 	"github.com/holdfast-go/holdfast"
-	"github.com/holdfast-go/holdfast/memlock"
 )
 
 func TestReadersOfOneProcessShareAClaim(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		s := &spy{Engine: memlock.New(memlock.Config{})}
+		s := newSpy()
 		c := clientOn(t, s, holdfast.Config{})
 		rw := c.RWMutex("x")
 		w, err := rw.Lock(t.Context())

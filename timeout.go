@@ -76,5 +76,8 @@ func (r *releaseContext) Err() error {
 	}
 }
 
-// Value implements context.Context.
-func (r *releaseContext) Value(key any) any { return r.last.values.Value(key) }
+// Value implements context.Context. The values are those of the acquire call's context, but
+// not the one that package context keeps there: it leads to the end of that context.
+func (r *releaseContext) Value(key any) any {
+	return context.WithoutCancel(r.last.values).Value(key)
+}

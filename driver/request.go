@@ -84,7 +84,7 @@ func (req Request) Claim(g Grant) Claim {
 	return Claim{
 		Name: req.Name, Mode: req.Mode, Weight: req.Weight, Limit: req.Limit,
 		Token: req.Token, Owner: req.Owner, TTL: req.TTL,
-		Fence: g.Fence + int64(g.FenceSpan) - 1,
+		Fence: max(0, g.Fence+int64(g.FenceSpan)-1), // 0 when the grant is not known
 	}
 }
 

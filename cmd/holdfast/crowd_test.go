@@ -15,13 +15,15 @@ import (
 	"time"
 )
 
-// increment is what every process does under the lock: read, add one, write. It uses nothing
-// but what the shell has built in, and shows when somebody else was there at the same time.
+// increment is what every process does under the lock: read, add one, write, and show when
+// somebody else was there at the same time. The file is replaced as a whole: a process that is
+// killed must not leave half of it.
 const increment = `
 echo "$HOLDFAST_FENCE" >> fences
 echo "$$" > owner
 read n < counter
-echo "$((n + 1))" > counter
+echo "$((n + 1))" > "counter.$$"
+mv "counter.$$" counter
 read o < owner
 [ "$o" = "$$" ] || echo overlap >> overlaps
 echo "$$" >> commits
