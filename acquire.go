@@ -191,7 +191,7 @@ func (c *Client) stepBack(b *bucket, at *namemap.Entry[queue], waited bool) {
 // it is too old, the caller is gone or the client was closed, goes back.
 func (c *Client) granted(ctx context.Context, op string, at *namemap.Entry[queue], h *handle, req *driver.Request, g driver.Grant) (*Lease, error) {
 	b := h.bucket
-	var failure error
+	var failure *Error
 	if c.remote && c.clock.Now().Sub(g.Sent) > h.ttl/2 {
 		failure = c.verify(ctx, op, req, &g)
 	}
@@ -207,6 +207,7 @@ func (c *Client) granted(ctx context.Context, op string, at *namemap.Entry[queue
 		c.stepBack(b, at, req.Wait)
 		b.mu.Unlock()
 		c.janitor.clean(req.Claim(g), h.ttl)
+		failure.Outcome = Unknown // until that is done
 		return nil, failure
 	}
 	cl := c.newClaim(at, h, req, g)
@@ -222,16 +223,13 @@ func (c *Client) granted(ctx context.Context, op string, at *namemap.Entry[queue
 
 // verify renews a grant that reached us late, and with that proves that it still stands: the
 // time that passed may have eaten up its TTL.
-func (c *Client) verify(ctx context.Context, op string, req *driver.Request, g *driver.Grant) error {
+func (c *Client) verify(ctx context.Context, op string, req *driver.Request, g *driver.Grant) *Error {
 	sent := c.clock.Now()
 	if err := c.engine.Renew(ctx, []driver.Claim{req.Claim(*g)})[0]; err != nil {
-		failure := c.wrap(op, req.Name, err)
-		failure.Err = errors.Join(errors.New("the grant arrived too late to be relied on"), failure.Err)
-		return failure
+		return c.fail(op, req.Name, ErrUnavailable, errors.Join(errors.New("the grant came too late to be relied on"), err))
 	}
-	if late := c.clock.Now().Sub(sent); late > req.TTL/2 {
-		failure := c.fail(op, req.Name, ErrUnavailable, errors.New("the engine answers too slowly for this TTL"))
-		return failure
+	if c.clock.Now().Sub(sent) > req.TTL/2 {
+		return c.fail(op, req.Name, ErrUnavailable, errors.New("the engine answers too slowly for this TTL"))
 	}
 	g.Sent = sent
 	return nil

@@ -83,7 +83,7 @@ func TestCloseAtAnyPoint(t *testing.T) {
 // Close takes at most about twice the ReleaseTimeout on an engine that does not answer.
 func TestCloseIsBounded(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		e := &spy{Engine: memlock.New(memlock.Config{})}
+		e := newSpy()
 		c, err := holdfast.New(e, holdfast.Config{})
 		if err != nil {
 			t.Fatal(err)

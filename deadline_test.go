@@ -128,7 +128,7 @@ func TestUpgradeAfterExtend(t *testing.T) {
 // The engine renews in time, its answer comes after the lease had ended.
 func TestExtendAnsweredAfterTheEnd(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		e := &spy{Engine: memlock.New(memlock.Config{})}
+		e := newSpy()
 		c := clientOn(t, e, holdfast.Config{})
 		l := mustLock(t, c.Mutex("x", holdfast.WithoutRenewal()))
 		e.onRenew(func(_ context.Context, _ []driver.Claim, next func() []error) []error {
@@ -151,7 +151,7 @@ func TestExtendAnsweredAfterTheEnd(t *testing.T) {
 // the settings of the lease that came after it.
 func TestExtendRacesHandOver(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		e := &spy{Engine: memlock.New(memlock.Config{})}
+		e := newSpy()
 		c := clientOn(t, e, holdfast.Config{})
 		warm := mustLock(t, c.Mutex("x"))
 		got := make(chan *holdfast.Lease)
@@ -184,8 +184,8 @@ func TestExtendRacesHandOver(t *testing.T) {
 // renewed.
 func TestRenewalUnderWayAtHandOver(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		e := &spy{Engine: memlock.New(memlock.Config{})}
-		c := clientOn(t, e, holdfast.Config{RenewInterval: 500 * time.Millisecond, LocalHandoverWindow: time.Second})
+		e := newSpy()
+		c := clientOn(t, e, holdfast.Config{RenewInterval: 500 * time.Millisecond, LocalHandoverWindow: 900 * time.Millisecond})
 		warm := mustLock(t, c.Mutex("x"))
 		got := make(chan *holdfast.Lease)
 		for _, opts := range [][]holdfast.Option{nil, {holdfast.WithoutRenewal(), holdfast.WithTTL(2 * time.Second)}} {
@@ -216,7 +216,7 @@ func TestRenewalUnderWayAtHandOver(t *testing.T) {
 // Extend fails while a renewal is due: the renewals must go on.
 func TestRenewalsGoOnAfterAFailedExtend(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		e := &spy{Engine: memlock.New(memlock.Config{})}
+		e := newSpy()
 		c := clientOn(t, e, holdfast.Config{})
 		l := mustLock(t, c.Mutex("x"))
 		l.Context()
@@ -245,7 +245,7 @@ func TestRenewalsGoOnAfterAFailedExtend(t *testing.T) {
 // An Extend that hangs must not keep the lease from being renewed.
 func TestAHangingExtend(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		e := &spy{Engine: memlock.New(memlock.Config{})}
+		e := newSpy()
 		c := clientOn(t, e, holdfast.Config{})
 		l := mustLock(t, c.Mutex("x"))
 		l.Context()
@@ -295,7 +295,7 @@ func TestALateRenewalLeavesNothingBehind(t *testing.T) {
 
 func TestALongMaxHold(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		e := &spy{Engine: memlock.New(memlock.Config{})}
+		e := newSpy()
 		c := clientOn(t, e, holdfast.Config{})
 		e.onRenew(func(_ context.Context, claims []driver.Claim, next func() []error) []error {
 			if claims[0].TTL != 10*time.Second {

@@ -60,6 +60,14 @@ var kinds = [...]error{
 	driver.Stale:       ErrStale,
 }
 
+// kindOf translates a driver's kind; one that nobody knows is no answer to rely on.
+func kindOf(k driver.Kind) error {
+	if int(k) < len(kinds) {
+		return kinds[k]
+	}
+	return ErrUnavailable
+}
+
 // Outcome says whether a failed call took effect on the engine.
 type Outcome = driver.Outcome
 
@@ -153,7 +161,7 @@ func (c *Client) wrap(op, name string, err error) *Error {
 	e := &Error{Op: op, Name: name, Engine: c.caps.Engine}
 	var d *driver.Error
 	if errors.As(err, &d) {
-		e.Kind, e.Outcome, e.Holder, e.Err = kinds[d.Kind], d.Outcome, d.Holder, d.Err
+		e.Kind, e.Outcome, e.Holder, e.Err = kindOf(d.Kind), d.Outcome, d.Holder, d.Err
 		return e
 	}
 	e.Kind, e.Err = ErrUnavailable, err

@@ -18,7 +18,7 @@ import (
 // The patience with a renewal is a third of its own TTL, not of the shortest in the batch.
 func TestShortTTLsDoNotPoisonTheBatch(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		e := &spy{Engine: memlock.New(memlock.Config{})}
+		e := newSpy()
 		c := clientOn(t, e, holdfast.Config{})
 		e.onRenew(func(ctx context.Context, claims []driver.Claim, next func() []error) []error {
 			for _, cl := range claims {
@@ -58,7 +58,7 @@ func TestRenewalsOfMixedTTLs(t *testing.T) {
 // What could not be released in time is forgotten, and not tried once the TTL is over.
 func TestTheJanitorForgets(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		e := &spy{Engine: memlock.New(memlock.Config{})}
+		e := newSpy()
 		c := clientOn(t, e, holdfast.Config{})
 		var down atomic.Bool
 		var late atomic.Int64
@@ -89,7 +89,7 @@ func TestTheJanitorForgets(t *testing.T) {
 // "Applied: it took effect, though the call failed": then somebody has to release it.
 func TestAnAppliedFailureIsCleanedUp(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		e := &spy{Engine: memlock.New(memlock.Config{})}
+		e := newSpy()
 		c := clientOn(t, e, holdfast.Config{TTL: time.Hour})
 		e.onAcquire(func(_ context.Context, _ driver.Request, next func() (driver.Grant, error)) (driver.Grant, error) {
 			next()
@@ -111,7 +111,7 @@ func TestAnAppliedFailureIsCleanedUp(t *testing.T) {
 // Close beside calls whose outcome becomes unknown. Run with -race.
 func TestCloseBesideUnknownOutcomes(t *testing.T) {
 	for range 50 {
-		e := &spy{Engine: memlock.New(memlock.Config{})}
+		e := newSpy()
 		e.onAcquire(func(_ context.Context, _ driver.Request, next func() (driver.Grant, error)) (driver.Grant, error) {
 			next()
 			time.Sleep(100 * time.Microsecond)
@@ -144,7 +144,7 @@ type causeKey struct{}
 // The context of a release has the values of the acquire call's, and nothing else of it.
 func TestCauseOfTheReleaseContext(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		e := &spy{Engine: memlock.New(memlock.Config{})}
+		e := newSpy()
 		c := clientOn(t, e, holdfast.Config{})
 		var once sync.Once
 		e.onRelease(func(ctx context.Context, _ driver.Claim, next func() error) error {
@@ -270,7 +270,7 @@ func TestUnlockDuringAnUpgrade(t *testing.T) {
 // A cancelled call comes back when its context ends, not when the engine answers.
 func TestACancelledWaiterIsNotHeldUp(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		e := &spy{Engine: memlock.New(memlock.Config{})}
+		e := newSpy()
 		c := clientOn(t, e, holdfast.Config{})
 		var slow atomic.Bool
 		e.onRelease(func(_ context.Context, _ driver.Claim, next func() error) error {

@@ -87,6 +87,7 @@ func (c *Client) newHandle(name string, mode driver.Mode, opts []Option) handle 
 	if h.window = c.cfg.LocalHandoverWindow; h.window == 0 {
 		h.window = h.ttl / 10
 	}
+	v.add(h.window >= h.ttl/2 && h.ttl > 1, "LocalHandoverWindow is %v: it must be below half the TTL of %v", h.window, h.ttl)
 	if err := v.join(); err != nil {
 		h.err = c.fail("handle", name, ErrInvalid, err)
 	}

@@ -6,8 +6,8 @@ import (
 )
 
 // Metrics receives what happens, for counters and histograms. Its methods are called from
-// the goroutines that do the work, several at once; they must be quick and must not call
-// back into the client. Names of locks are unbounded: think twice before they become labels.
+// the goroutines that do the work, several at once; they must be quick, must not call back
+// into the client, and must not panic. Names of locks are unbounded: think twice before they become labels.
 type Metrics interface {
 	// Acquired is called after every attempt to take a lock. err is nil when it was taken.
 	Acquired(name string, how Acquisition, took time.Duration, err error)
@@ -37,8 +37,8 @@ type Tracer interface {
 	Start(ctx context.Context, op, name string) (_ context.Context, end func(err error))
 }
 
-// started begins the measurements of a call; the function it returns ends them. Both are
-// nil functions where no hook is set, so that nobody pays for hooks that nobody uses.
+// started begins the measurements of a call; the function it returns ends them. It is nil
+// where no hook is set, so that nobody pays for hooks that nobody uses.
 func (c *Client) started(ctx context.Context, op, name string) (context.Context, func(Acquisition, error)) {
 	if c.cfg.Metrics == nil && c.cfg.Tracer == nil {
 		return ctx, nil

@@ -38,6 +38,9 @@ const (
 
 	firstPause = 50 * time.Millisecond
 	lastPause  = 5 * time.Second
+
+	// maxCleanups bounds what is remembered of an engine that does not answer.
+	maxCleanups = 10_000
 )
 
 func newJanitor(c *Client) janitor {
@@ -62,6 +65,10 @@ func (j *janitor) cleanAfter(delay time.Duration, claim driver.Claim, ttl time.D
 func (j *janitor) add(t cleanup) {
 	j.mu.Lock()
 	defer j.mu.Unlock()
+	if len(j.tasks) >= maxCleanups {
+		j.giveUp(t, errors.New("too many others have to be released as well"))
+		return
+	}
 	j.tasks = append(j.tasks, t)
 	if j.workers < maxCleaners && !j.closed {
 		j.workers++
@@ -127,9 +134,15 @@ func (j *janitor) carryOut(t cleanup) {
 	t.pause = min(2*t.pause, lastPause)
 	if t.due < t.until {
 		j.add(t)
-	} else if c.cfg.Logger != nil {
-		c.cfg.Logger.Warn("lock could not be released, its TTL has to end it",
-			"name", t.claim.Name, "engine", c.caps.Engine, "error", err)
+	} else {
+		j.giveUp(t, err)
+	}
+}
+
+func (j *janitor) giveUp(t cleanup, why error) {
+	if log := j.client.cfg.Logger; log != nil {
+		log.Warn("lock could not be released, its TTL or the end of this process has to end it",
+			"name", t.claim.Name, "engine", j.client.caps.Engine, "error", why)
 	}
 }
 

@@ -83,6 +83,9 @@ func (l *Lease) Context() context.Context {
 		case leaseLost:
 			cancel(l.cause)
 		case leaseReleased:
+			if l.cause != nil { // it was lost before it was released
+				cancel(l.cause)
+			}
 			cancel(nil)
 		}
 	}
@@ -187,7 +190,7 @@ func (c *Client) giveBack(l *Lease, renewing bool) error {
 	// A renewal that is still under way must not reach the engine after the release: after
 	// a failover it could enter the lock again. One that does not end in time is followed
 	// by a second release.
-	late := renewing && !c.awaitRenewal(ctx, cl)
+	late := renewing && !c.awaitBriefly(ctx, cl)
 	err := c.engine.Release(ctx, cl.driverClaim())
 	(*releaseContext)(cl).stop()
 	b := cl.h.bucket
@@ -210,6 +213,14 @@ func (c *Client) giveBack(l *Lease, renewing bool) error {
 		end(failure)
 	}
 	return failure
+}
+
+// awaitBriefly waits for the renewal under way, for half of the time that a release has: the
+// other half is for the release.
+func (c *Client) awaitBriefly(ctx context.Context, cl *claim) bool {
+	ctx, cancel := context.WithTimeout(ctx, c.cfg.ReleaseTimeout/2)
+	defer cancel()
+	return c.awaitRenewal(ctx, cl)
 }
 
 // retire makes way for the next claim on the name. The bucket is locked.

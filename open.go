@@ -22,12 +22,12 @@ func Open(ctx context.Context, rawURL string, cfg Config) (*Client, error) {
 	if err != nil {
 		// A password with a bare / ? or # runs on into the path, the query or the fragment.
 		if u, e := url.Parse(rawURL); e == nil && u.User == nil && strings.Contains(rawURL, "@") {
-			err = errUnreadable
+			err = driver.Fail(driver.Invalid, errUnreadable)
 		}
-		e := &Error{Op: "open", Kind: ErrInvalid, Outcome: NotApplied, Err: err}
+		e := &Error{Op: "open", Kind: ErrUnavailable, Outcome: NotApplied, Err: err}
 		var d *driver.Error
 		if errors.As(err, &d) {
-			e.Kind, e.Outcome, e.Err = kinds[d.Kind], d.Outcome, d.Err
+			e.Kind, e.Err = kindOf(d.Kind), d.Err
 		}
 		return nil, e
 	}
@@ -42,11 +42,11 @@ func openEngine(ctx context.Context, rawURL string, cfg Config) (driver.Engine, 
 	u, err := url.Parse(rawURL)
 	if err != nil {
 		// The parser's error quotes what it stumbled over, and that may be a password.
-		return nil, cfg, errUnreadable
+		return nil, cfg, driver.Fail(driver.Invalid, errUnreadable)
 	}
 	scheme, ok := driver.Lookup(u.Scheme)
 	if !ok {
-		return nil, cfg, unknownScheme(u.Scheme)
+		return nil, cfg, driver.Fail(driver.Invalid, unknownScheme(u.Scheme))
 	}
 	s := driver.NewSettings(u)
 	cfg.TTL = s.Duration("ttl", cfg.TTL)

@@ -59,7 +59,8 @@ func (rw *RWMutex) TryRLock(ctx context.Context) (*Lease, error) {
 }
 
 // LockUpgradeable waits until it is the one reader that may become the writer by
-// [Lease.Upgrade], without giving up what it has read. Plain readers may stand beside it.
+// [Lease.Upgrade], without giving up what it has read. Plain readers may stand beside it;
+// while a second upgradeable reader waits, those that come after it wait behind it.
 func (rw *RWMutex) LockUpgradeable(ctx context.Context) (*Lease, error) {
 	return rw.upgrade.client.acquire(ctx, "lockupgradeable", &rw.upgrade, true)
 }

@@ -40,7 +40,7 @@ func (s *Semaphore) Name() string { return s.h.name }
 // one lease. Where the engine keeps an order, a large request is not overtaken by small ones
 // for ever; it holds them up instead.
 func (s *Semaphore) Acquire(ctx context.Context, k int) (*Lease, error) {
-	h, err := s.of(k)
+	h, err := s.of("acquire", k)
 	if err != nil {
 		return nil, err
 	}
@@ -49,7 +49,7 @@ func (s *Semaphore) Acquire(ctx context.Context, k int) (*Lease, error) {
 
 // TryAcquire takes k permits, or fails with ErrHeld at once.
 func (s *Semaphore) TryAcquire(ctx context.Context, k int) (*Lease, error) {
-	h, err := s.of(k)
+	h, err := s.of("tryacquire", k)
 	if err != nil {
 		return nil, err
 	}
@@ -57,9 +57,9 @@ func (s *Semaphore) TryAcquire(ctx context.Context, k int) (*Lease, error) {
 }
 
 // of returns the handle for k permits.
-func (s *Semaphore) of(k int) (*handle, error) {
+func (s *Semaphore) of(op string, k int) (*handle, error) {
 	if s.h.err == nil && (k < 1 || k > s.h.limit) {
-		return nil, s.h.client.fail("acquire", s.h.name, ErrInvalid,
+		return nil, s.h.client.fail(op, s.h.name, ErrInvalid,
 			fmt.Errorf("%d permits of %d: ask for 1 to %d", k, s.h.limit, s.h.limit))
 	}
 	h := s.h

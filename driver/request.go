@@ -64,7 +64,8 @@ type Request struct {
 	Upgrade bool
 }
 
-// Claim is the request's handle on what it was granted.
+// Claim is the request's handle on what it was granted. Name and Token alone identify the
+// share: after an upgrade whose outcome is not known, Mode may be what it was before.
 type Claim struct {
 	Name          string
 	Mode          Mode

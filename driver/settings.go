@@ -107,7 +107,7 @@ func (s *Settings) Rest(u *url.URL) *url.URL {
 	return &rest
 }
 
-// Err returns all violations, among them every parameter that is left unread.
+// Err returns all violations as one error of kind [Invalid], among them every parameter that is left unread.
 func (s *Settings) Err() error {
 	errs := slices.Clone(s.errs)
 	for key := range s.values {
@@ -118,11 +118,19 @@ func (s *Settings) Err() error {
 		errs = append(errs, errors.New(text))
 	}
 	slices.SortFunc(errs, func(a, b error) int { return strings.Compare(a.Error(), b.Error()) })
-	return errors.Join(errs...)
+	return invalid(errs)
+}
+
+// invalid joins errs into an Invalid error, nil where there are none.
+func invalid(errs []error) error {
+	if len(errs) == 0 {
+		return nil
+	}
+	return Fail(Invalid, errors.Join(errs...))
 }
 
 // ErrSoFar returns the violations among the parameters that were read.
-func (s *Settings) ErrSoFar() error { return errors.Join(s.errs...) }
+func (s *Settings) ErrSoFar() error { return invalid(s.errs) }
 
 // shorten keeps hostile values from filling a message.
 func shorten(v string) string {

@@ -113,6 +113,7 @@ func (b *book) queue(req *driver.Request) error {
 	b.me.listen(b.e.inbox.deliver)
 	b.e.inbox.add(req.Token)
 	if err := b.save(); err != nil {
+		b.e.inbox.remove(req.Token)
 		return err
 	}
 	return errQueued
@@ -178,7 +179,7 @@ func (e *Engine) wait(ctx context.Context, req *driver.Request) (driver.Grant, e
 	}
 }
 
-// lookAfter is how long a waiter sleeps that has so many shares before it. The first one
+// lookAfter is how long a waiter sleeps that has so many others before it. The first one
 // notices a death within a tenth of a second; those behind it look less often, so that a
 // long queue costs little more than a short one.
 func lookAfter(ahead int) time.Duration {

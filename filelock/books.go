@@ -61,7 +61,7 @@ func (bs *books) get(name string, create bool) (*book, error) {
 
 func (bs *books) openBook(name string, create bool) (*book, error) {
 	path := filepath.Join(bs.folder, fileName(name))
-	b, err := openBook(name, path, create, fileMode(bs.mode))
+	b, err := openBook(name, path, create, bs.mode)
 	switch {
 	case err == nil || err == errAbsent:
 		return b, err
@@ -71,8 +71,32 @@ func (bs *books) openBook(name string, create bool) (*book, error) {
 	return nil, unavailable("opening", path, err)
 }
 
+// makeFile makes a file that is missing. Others never see it without its mode, whatever the
+// umask: they would take it for one that they may not use.
+func makeFile(path string, mode fs.FileMode) error {
+	if _, err := os.Lstat(path); !hasGroups || !errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	file, err := os.CreateTemp(filepath.Dir(path), ".new-")
+	if err != nil {
+		return err
+	}
+	defer os.Remove(file.Name())
+	defer file.Close()
+	if err := file.Chmod(mode); err != nil {
+		return err
+	}
+	_ = os.Link(file.Name(), path) // it is there by now, or the file system has neither links nor modes
+	return nil
+}
+
 func openBook(name, path string, create bool, mode fs.FileMode) (*book, error) {
-	file, err := openFile(path, create, mode)
+	if create && mode != 0 {
+		if err := makeFile(path, fileMode(mode)); err != nil {
+			return nil, err
+		}
+	}
+	file, err := openFile(path, create, fileMode(mode))
 	if err != nil {
 		return nil, err
 	}

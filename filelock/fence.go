@@ -164,10 +164,5 @@ func (b *book) prepareFile() error {
 			return err
 		}
 	}
-	if b.e.books.mode != 0 {
-		if err := b.file.Chmod(fileMode(b.e.books.mode)); err != nil {
-			return err
-		}
-	}
 	return syncDir(b.e.books.folder)
 }

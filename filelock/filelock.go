@@ -37,8 +37,9 @@ import (
 // Config configures an engine. The zero value is ready for use.
 type Config struct {
 	// Mode is given to folders that the engine makes, and without the execute bits to its
-	// files, whatever the umask. Optional; the default is 0o700: one user. All users of a
-	// folder need to read and write every file in it; give its group access with 0o770.
+	// files, whatever the umask. Optional; the default is 0o700, one user, or what the folder
+	// has if its group may write to it. All users of a folder need to read and write every
+	// file in it; give its group access with 0o770.
 	Mode fs.FileMode
 
 	_ struct{}
@@ -56,7 +57,7 @@ const (
 const hasInbox = runtime.GOOS != "windows"
 
 var capabilities = driver.Capabilities{
-	Engine: "filelock",
+	Engine: "filelock", Scope: driver.Machine,
 	Shared: true, Upgradeable: true, Permits: true,
 	Expires: false, FIFO: true, Push: hasInbox, Holders: true,
 	MinTTL: MinTTL, MaxTTL: MaxTTL, DefaultTTL: DefaultTTL, Resolution: time.Nanosecond,
@@ -104,6 +105,9 @@ func Open(folder string, cfg Config) (*Engine, error) {
 		return nil, unavailable("finding", folder, err)
 	}
 	e := &Engine{folder: folder, boot: bootID(), clock: driver.BootClock(), closing: make(chan struct{})}
+	if info, err := os.Stat(folder); err == nil && cfg.Mode == 0 && hasGroups && info.Mode()&0o070 == 0o070 {
+		cfg.Mode = info.Mode() & 0o770 // it is shared already
+	}
 	e.books = books{mode: cfg.Mode, folder: e.path("names"), open: make(map[string]*book)}
 	e.inbox.wake = make(map[driver.Token]chan struct{})
 	m, err := e.join()
@@ -119,8 +123,11 @@ func (e *Engine) path(name string) string { return filepath.Join(e.folder, name)
 
 // prepare makes the folders, if they are missing, and looks whether they are of any use.
 func (e *Engine) prepare() error {
-	for _, path := range [...]string{e.folder, e.path("names"), e.path("members")} {
-		if err := makeFolder(path, e.books.mode); err != nil {
+	if err := makeFolder(e.folder, "", e.books.mode); err != nil {
+		return err
+	}
+	for _, name := range [...]string{"names", "members"} {
+		if err := makeFolder(e.path(name), e.folder, e.books.mode); err != nil {
 			return err
 		}
 	}
@@ -135,7 +142,9 @@ func (e *Engine) prepare() error {
 	return nil
 }
 
-func makeFolder(path string, mode fs.FileMode) error {
+// makeFolder makes a folder, with the group of the folder model where there is one. What is
+// made in it later has its group too.
+func makeFolder(path, model string, mode fs.FileMode) error {
 	info, err := os.Stat(path)
 	switch {
 	case err == nil && info.IsDir():
@@ -149,6 +158,10 @@ func makeFolder(path string, mode fs.FileMode) error {
 		return unavailable("making folder", path, err)
 	}
 	if mode != 0 {
+		shareGroup(path, model)
+		if hasGroups && mode&0o070 != 0 {
+			mode |= fs.ModeSetgid
+		}
 		if err := os.Chmod(path, mode); err != nil {
 			return unavailable("setting the mode of folder", path, err)
 		}

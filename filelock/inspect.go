@@ -181,11 +181,12 @@ func (e *Engine) record(req driver.BreakRequest, info driver.Info) error {
 	if err != nil {
 		return err
 	}
-	file, err := os.OpenFile(e.path(breaksFile), os.O_WRONLY|os.O_APPEND|os.O_CREATE, fileMode(e.books.mode))
+	file, err := os.OpenFile(e.path(breaksFile), openFlags|os.O_APPEND|os.O_CREATE, fileMode(e.books.mode))
 	if err != nil {
 		return err
 	}
 	if e.books.mode != 0 {
+		shareGroup(file.Name(), e.folder)
 		_ = file.Chmod(fileMode(e.books.mode)) // another user's file has its mode already
 	}
 	_, err = file.Write(append(line, '\n'))

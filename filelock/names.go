@@ -42,5 +42,7 @@ func readable(name string) string {
 }
 
 // mayBelong reports whether file can be that of a name with this prefix. It saves List from
-// opening files; the name inside decides.
-func mayBelong(file, prefix string) bool { return strings.HasPrefix(file, readable(prefix)) }
+// opening files; the name inside decides. Hidden files are not ours.
+func mayBelong(file, prefix string) bool {
+	return !strings.HasPrefix(file, ".") && strings.HasPrefix(file, readable(prefix))
+}

@@ -94,11 +94,12 @@ func readHeader(slot []byte) (h header, c condition, err error) {
 	}
 	h.flags = slot[5]
 	h.gen = binary.LittleEndian.Uint64(slot[8:])
-	h.length = int(binary.LittleEndian.Uint32(slot[16:]))
+	length := binary.LittleEndian.Uint32(slot[16:])
 	h.crc = binary.LittleEndian.Uint32(slot[20:])
-	if h.gen == 0 || h.length > maxBody || h.flags&flagBody == 0 && headerSize+h.length > len(slot) {
+	if h.gen == 0 || length > maxBody || h.flags&flagBody == 0 && headerSize+int(length) > len(slot) {
 		return h, slotTorn, nil
 	}
+	h.length = int(length)
 	return h, slotFull, nil
 }
 

@@ -31,6 +31,17 @@ func openFile(path string, create bool, mode fs.FileMode) (*os.File, error) {
 	return file, err
 }
 
+// hasGroups says that a file has a group, which may have access.
+const hasGroups = true
+
+// shareGroup gives path the group of the folder model, as far as we may.
+func shareGroup(path, model string) {
+	var st unix.Stat_t
+	if model != "" && unix.Stat(model, &st) == nil {
+		_ = unix.Lchown(path, -1, int(st.Gid))
+	}
+}
+
 // tryLock locks f without waiting and reports whether it could.
 func tryLock(f *os.File, exclusive bool) (bool, error) {
 	how := unix.LOCK_SH | unix.LOCK_NB

@@ -19,6 +19,11 @@ func openFile(path string, create bool, mode fs.FileMode) (*os.File, error) {
 	return os.OpenFile(path, flags, mode)
 }
 
+// hasGroups says that a file has a group, which may have access.
+const hasGroups = false
+
+func shareGroup(string, string) {}
+
 // Locks of Windows are mandatory: others can neither read nor write the range. The range that
 // stands for the file is therefore one that nobody writes to.
 const lockAt = math.MaxInt32

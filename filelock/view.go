@@ -83,9 +83,9 @@ func (v *viewer) read(r io.ReaderAt, path string) (name string, err error) {
 }
 
 // try reads once. Two things tell a state that was current during the reading from a mixture
-// or an old one: the slots are neighbours in time, and nothing was passed over but a newest
-// slot that is being written. That one may still be passed over when its payload stands in
-// the slot itself, for both slots were then read at once.
+// or an old one: the slots are neighbours in time, and the newest was not passed over. It may
+// have been complete before the reading began: the kernel copies even one page bit by bit,
+// while others write to it.
 func (v *viewer) try(r io.ReaderAt) (name string, err error) {
 	snap, err := readSlots(r, v.page[:])
 	if err != nil {
@@ -96,7 +96,7 @@ func (v *viewer) try(r io.ReaderAt) (name string, err error) {
 	}
 	newest := snap.newest()
 	name, at, err := snap.load(r, &v.st)
-	if err == nil && newest >= 0 && at != snap.heads[newest].stamp && snap.heads[newest].flags&flagBody != 0 {
+	if err == nil && newest >= 0 && at != snap.heads[newest].stamp {
 		return "", errMoving
 	}
 	return name, err
@@ -120,7 +120,7 @@ func explain(path string, err error) error {
 }
 
 // quiet reports whether there is nothing to do for a request that waits: it is neither
-// granted nor gone, and everybody it waits for lives. It also returns how many shares are
+// granted nor gone, and everybody it waits for lives. It also returns how many requests wait
 // before it. In doubt it is not quiet.
 func (e *Engine) quiet(ctx context.Context, req *driver.Request) (ahead int, quiet bool) {
 	m, c := e.member.Load(), census(nil)
@@ -133,9 +133,12 @@ func (e *Engine) quiet(ctx context.Context, req *driver.Request) (ahead int, qui
 			s := &st.Shares[i]
 			switch {
 			case s.Token == req.Token:
-				ahead, found = i, s.State != ledger.Held && s.Home == m.home
+				found = s.State != ledger.Held && s.Home == m.home
 			case !found || s.State != ledger.Waiting:
 				dead = dead || !c.alive(m, s.Home)
+				if s.State == ledger.Waiting {
+					ahead++
+				}
 			}
 		}
 	})

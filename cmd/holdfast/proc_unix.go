@@ -8,6 +8,7 @@ import (
 	"os/signal"
 	"runtime"
 	"syscall"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -47,6 +48,7 @@ type process struct {
 	terminal *terminal   // nil without job control
 	status   unix.WaitStatus
 	reaped   bool
+	inFront  bool // when it ended
 }
 
 // change is what happened to the first process of the group.
@@ -126,11 +128,27 @@ func (p *process) reap() int {
 		p.collect(0)
 		p.reaped = true
 	}
-	p.terminal.takeBack(p.pid)
+	p.inFront = p.terminal.takeBack(p.pid)
 	if p.status.Signaled() {
 		return exitSignal + int(p.status.Signal())
 	}
 	return p.status.ExitStatus()
+}
+
+// passUp lets the key that ended the command in the foreground end what waits for us as well,
+// as it would have if the command had not been in a group of its own: a script's loop must not
+// go on after Ctrl-C. A shell goes by our own end, which has to be by that signal.
+func (p *process) passUp() {
+	s := p.status.Signal()
+	if !p.inFront || !p.status.Signaled() || s != unix.SIGINT && s != unix.SIGQUIT {
+		return
+	}
+	_ = unix.Kill(0, s)
+	if s == unix.SIGINT {
+		signal.Reset(s)
+		_ = unix.Kill(unix.Getpid(), s)
+		time.Sleep(time.Second) // until it has come
+	}
 }
 
 // signal sends s to the group. A group that is gone needs none.

@@ -101,3 +101,4 @@ func (p *process) groupGone() bool {
 
 func (p *process) stopped(change) bool { return false }
 func (p *process) resume()             {}
+func (p *process) passUp()             {}

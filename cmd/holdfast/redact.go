@@ -30,9 +30,8 @@ func scrub(text, rawURL string) string {
 	var secrets []string
 	if _, rest, ok := strings.Cut(rawURL, "://"); ok {
 		if i := strings.LastIndex(rest, "@"); i >= 0 {
-			if _, password, ok := strings.Cut(rest[:i], ":"); ok {
-				secrets = append(secrets, rest[:i], password)
-			}
+			_, password, _ := strings.Cut(rest[:i], ":")
+			secrets = append(secrets, rest[:i], password)
 		}
 	}
 	if u, err := url.Parse(rawURL); err == nil {
@@ -41,6 +40,11 @@ func scrub(text, rawURL string) string {
 		for key, values := range u.Query() {
 			if isSecret(key) {
 				secrets = append(secrets, values...)
+			}
+		}
+		for pair := range strings.SplitSeq(u.RawQuery, "&") { // as it stands in the URL, too
+			if key, value, _ := strings.Cut(pair, "="); isSecret(key) {
+				secrets = append(secrets, value)
 			}
 		}
 	}

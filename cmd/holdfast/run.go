@@ -39,7 +39,8 @@ the lock, INT, TERM, HUP and QUIT end the wait, and the exit code is 128+n.
 When the lock is lost while COMMAND runs, the group gets TERM at once and KILL --kill-after
 later, and the exit code is 73, whatever COMMAND says. A paused process cannot be stopped in
 time: check HOLDFAST_FENCE at the resource where that matters. If holdfast itself is killed,
-COMMAND is killed with it (Linux, Windows), but not what COMMAND has started (Linux).
+COMMAND is killed with it (Linux, Windows), but not what COMMAND has started, nor a COMMAND
+that is setuid, such as sudo (Linux).
 
 Exit codes: that of COMMAND, 128+n if signal n ended it; 64 usage; 69 engine unavailable;
 73 lock lost; 75 held by somebody else, or --wait ran out; 126 COMMAND could not be started;
@@ -151,6 +152,9 @@ func (a *app) runUnderLock(f *runFlags, name string, argv []string) error {
 	if err := a.giveBack(h); errors.Is(err, holdfast.ErrLost) && !s.lost {
 		a.complain(fmt.Errorf("the lock %q was lost before the command ended: %w", name, err), lostHint)
 		code = exitLost
+	}
+	if code != exitLost {
+		child.passUp()
 	}
 	return exitStatus(code)
 }

@@ -54,9 +54,13 @@ func (a *app) take(f *runFlags, name string, signals <-chan os.Signal) (*held, e
 }
 
 func (a *app) acquire(ctx context.Context, f *runFlags, name string) (*held, error) {
-	if f.wait > 0 {
+	limit := f.wait
+	if f.try {
+		limit = callTimeout
+	}
+	if limit > 0 {
 		var cancel context.CancelFunc
-		ctx, cancel = context.WithTimeout(ctx, f.wait)
+		ctx, cancel = context.WithTimeout(ctx, limit)
 		defer cancel()
 	}
 	c, err := a.open(ctx)
@@ -75,7 +79,7 @@ func (a *app) acquire(ctx context.Context, f *runFlags, name string) (*held, err
 		}
 		h.lease, err = lock(ctx)
 	}
-	if errors.Is(err, holdfast.ErrHeld) || f.ranOut(ctx, err) && a.answers(c, name) {
+	if errors.Is(err, holdfast.ErrHeld) || f.ranOut(ctx, err) && isHeld(c, name) {
 		err = a.heldFailure(c, f, name, err)
 	}
 	if err != nil {
@@ -119,13 +123,13 @@ func (f *runFlags) ranOut(ctx context.Context, err error) bool {
 	return f.wait > 0 && errors.Is(err, context.DeadlineExceeded) && ctx.Err() == context.DeadlineExceeded
 }
 
-// answers tells a wait for somebody who holds the lock from one for an engine that is down:
-// the end of the wait looks the same for both.
-func (a *app) answers(c *holdfast.Client, name string) bool {
+// isHeld tells a wait for somebody who holds the lock from one for an engine that is down, or
+// that another process keeps from going on: the end of the wait looks the same for all.
+func isHeld(c *holdfast.Client, name string) bool {
 	ctx, cancel := context.WithTimeout(context.Background(), inspectTimeout)
 	defer cancel()
-	_, err := c.Inspect(ctx, name)
-	return err == nil
+	info, err := c.Inspect(ctx, name)
+	return err == nil && len(info.Holders) > 0
 }
 
 // heldFailure says who kept us from getting the lock.

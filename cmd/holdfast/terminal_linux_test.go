@@ -28,7 +28,7 @@ func newScreen(t *testing.T, name string, args ...string) *screen {
 	t.Helper()
 	master, slave, err := openPty()
 	if err != nil {
-		t.Skipf("no pseudo terminals here: %v", err)
+		t.Fatalf("no pseudo terminals here: %v", err)
 	}
 	defer slave.Close()
 	s := &screen{t: t, master: master, cmd: exec.Command(name, args...)}
@@ -151,7 +151,7 @@ func newShell(t *testing.T) *screen {
 	t.Helper()
 	bash, err := exec.LookPath("bash")
 	if err != nil {
-		t.Skip("bash is not installed")
+		t.Fatal(err) // make test installs it
 	}
 	s := newScreen(t, bash, "--norc", "--noprofile", "--noediting", "-i")
 	s.expect("$ ")
@@ -214,6 +214,23 @@ func TestTerminalFromTheBackground(t *testing.T) {
 	s.expect("got word")
 	s.press("exit 0\n")
 	s.exits(0)
+}
+
+// Ctrl-C ends the script that runs holdfast, as it would have if the command had not been in
+// a group of its own.
+func TestTerminalInterruptEndsAScript(t *testing.T) {
+	t.Parallel()
+	for _, shell := range []string{"bash", "dash"} {
+		s := newScreen(t, shell, "-c", `for i in 1 2; do holdfast run job -- sh -c 'echo be""gun; exec sleep 60'; done; echo af""ter`)
+		s.expect("begun")
+		s.press(ctrlC)
+		s.exits(130)
+		s.mu.Lock()
+		if strings.Contains(s.text, "after") {
+			t.Errorf("%s: the script went on: %q", shell, s.text)
+		}
+		s.mu.Unlock()
+	}
 }
 
 // Afterwards the terminal belongs to whoever had it before.

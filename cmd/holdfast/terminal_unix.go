@@ -57,11 +57,10 @@ func (t *terminal) give(group int) bool {
 	return t != nil && t.foreground() == t.group && t.set(group)
 }
 
-// takeBack puts our group into the foreground, unless a third one is there by now.
-func (t *terminal) takeBack(group int) {
-	if t != nil && t.foreground() == group {
-		t.set(t.group)
-	}
+// takeBack puts our group into the foreground, unless a third one is there by now, and
+// reports whether group was.
+func (t *terminal) takeBack(group int) bool {
+	return t != nil && t.foreground() == group && t.set(t.group)
 }
 
 func (t *terminal) set(group int) bool {

@@ -96,3 +96,15 @@ func TestExitCodesAreDocumented(t *testing.T) {
 		t.Errorf("found %d exit codes only", found)
 	}
 }
+
+func TestScrubKnowsHiddenSecrets(t *testing.T) {
+	for _, tc := range [][2]string{
+		{"dial redis://tok3nvalue@host: refused", "redis://tok3nvalue@host"},
+		{"bad password=a%2Fbcd", "redis://host?password=a%2Fbcd"},
+	} {
+		got := scrub(tc[0], tc[1])
+		if strings.Contains(got, "tok3n") || strings.Contains(got, "a%2Fbcd") {
+			t.Errorf("%s", got)
+		}
+	}
+}

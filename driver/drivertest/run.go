@@ -59,6 +59,9 @@ func Run(t *testing.T, h Harness) {
 	defer probe.Close()
 	caps := probe.Capabilities()
 	h = h.withDefaults(caps)
+	if caps.Engine == "" || caps.Scope == "" || caps.Safety == "" || caps.FenceSource == "" {
+		t.Fatalf("the capabilities leave out the engine's name, scope, safety or fence source: %+v", caps)
+	}
 	if h.TTL < caps.MinTTL || h.TTL > caps.MaxTTL {
 		t.Fatalf("Harness.TTL is %v: %s takes %v to %v", h.TTL, caps.Engine, caps.MinTTL, caps.MaxTTL)
 	}

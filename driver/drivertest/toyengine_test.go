@@ -23,7 +23,8 @@ var _ driver.Inspector = (*toyEngine)(nil)
 
 func (e *toyEngine) Capabilities() driver.Capabilities {
 	return driver.Capabilities{
-		Engine: "toy", Shared: true, Upgradeable: true, Permits: true, Expires: true, FIFO: true,
+		Engine: "toy", Scope: driver.Process, Safety: "none", FenceSource: "a counter",
+		Shared: true, Upgradeable: true, Permits: true, Expires: true, FIFO: true,
 		Holders: true, MinTTL: time.Millisecond, MaxTTL: time.Hour, DefaultTTL: time.Second,
 		MaxPermits: 1 << 20, Clock: e.store.clock,
 	}
