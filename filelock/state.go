@@ -36,7 +36,9 @@ const (
 // of a name.
 const MaxPermits = maxShares
 
-// The encoding is a sequence of varints and of texts with their lengths before them.
+// The encoding is a sequence of varints and of texts with their lengths before them. What a
+// grant fills in has a fixed width: on a full disk a release, which may grant to others, must
+// not need more room than there was.
 
 // encode appends the encoding of st, the state of name, to b.
 func (st *state) encode(b []byte, name string) []byte {
@@ -61,9 +63,9 @@ func encodeShare(b []byte, s *ledger.Share) []byte {
 	b = binary.AppendUvarint(b, uint64(s.Limit))
 	b = binary.AppendUvarint(b, uint64(s.Span))
 	b = binary.AppendUvarint(b, uint64(s.TTL))
-	b = binary.AppendUvarint(b, uint64(s.Fence))
-	b = binary.AppendUvarint(b, uint64(s.FenceSpan))
-	return binary.AppendVarint(b, s.Since)
+	b = binary.LittleEndian.AppendUint64(b, uint64(s.Fence))
+	b = binary.LittleEndian.AppendUint32(b, uint32(s.FenceSpan))
+	return binary.LittleEndian.AppendUint64(b, uint64(s.Since))
 }
 
 func appendText(b []byte, s string) []byte {
@@ -105,9 +107,9 @@ func (d *decoder) share() ledger.Share {
 	s.Limit = int(d.int(math.MaxInt32))
 	s.Span = int(d.int(math.MaxInt32))
 	s.TTL = time.Duration(d.int(int64(MaxTTL)))
-	s.Fence = d.int(ledger.MaxFence)
-	s.FenceSpan = int(d.int(math.MaxInt32))
-	s.Since = d.signed()
+	s.Fence = int64(d.fixed(8, ledger.MaxFence))
+	s.FenceSpan = int(d.fixed(4, math.MaxInt32))
+	s.Since = int64(d.fixed(8, math.MaxUint64))
 	return s
 }
 
@@ -166,12 +168,15 @@ func (d *decoder) int(most int64) int64 {
 	return int64(v)
 }
 
-func (d *decoder) signed() int64 {
-	if d.err != nil {
+// fixed reads a number of n bytes.
+func (d *decoder) fixed(n int, most uint64) uint64 {
+	var b [8]byte
+	copy(b[:], d.bytes(n))
+	v := binary.LittleEndian.Uint64(b[:])
+	if v > most {
+		d.fail("the number %d is over %d", v, most)
 		return 0
 	}
-	v, n := binary.Varint(d.b)
-	d.advance(n)
 	return v
 }
 
