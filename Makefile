@@ -13,6 +13,7 @@ demo: ## issue invoice numbers with a cluster of processes: without a lock, with
 
 test: install ## all tests of all modules, with the race detector
 	$(GO) test -race -timeout 9m work
+	$(GO) test -run '^$$' -bench 'Uncontended|Contended|Distinct|Engine|Bare|True' -benchtime 1x ./bench ./memlock ./filelock ./cmd/holdfast
 
 install: ## what the tests need and this machine lacks
 	./scripts/install

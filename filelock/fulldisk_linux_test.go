@@ -26,55 +26,74 @@ func fullCrowd(args []string) error {
 	}
 	bad := 0
 	for n := 12; n < 60; n++ {
-		ctx, cancel := context.WithCancel(context.Background())
-		sub := filepath.Join(folder, itoa(n))
-		e, err := filelock.Open(sub, filelock.Config{})
+		released, err := releaseOnAFullDisk(filepath.Join(folder, itoa(n)), n)
 		if err != nil {
 			return err
 		}
-		w, err := filelock.Open(sub, filelock.Config{})
-		if err != nil {
-			return err
-		}
-		held := request("n")
-		g, err := e.Acquire(ctx, held)
-		if err != nil {
-			return err
-		}
-		for i := range n {
-			r := waiting(inMode(request("n"), driver.Shared))
-			r.Owner = "somebody@some-host/12345"
-			go w.Acquire(ctx, r)
-			for {
-				info, err := e.Inspect(ctx, "n")
-				if err != nil {
-					return err
-				}
-				if info.Waiters == i+1 {
-					break
-				}
-			}
-		}
-		filler, err := os.Create(filepath.Join(folder, "filler"))
-		for err == nil {
-			_, err = filler.Write(make([]byte, 512))
-		}
-		if !errors.Is(err, unix.ENOSPC) {
-			return err
-		}
-		if err := e.Release(ctx, held.Claim(g)); err != nil {
+		if released != nil {
 			bad++
-			fmt.Fprintf(os.Stderr, "%d readers wait: release: %v\n", n, err)
+			fmt.Fprintf(os.Stderr, "%d readers wait: release: %v\n", n, released)
 		}
-		cancel()
-		w.Close()
-		e.Close()
-		filler.Close()
-		os.Remove(filler.Name())
-		os.RemoveAll(sub)
 	}
 	if bad > 0 {
 		return fmt.Errorf("%d releases failed", bad)
+	}
+	return nil
+}
+
+// releaseOnAFullDisk has n readers wait for a lock in folder, fills the disk, and returns what
+// became of the release.
+func releaseOnAFullDisk(folder string, n int) (released, err error) {
+	ctx, cancel := context.WithCancel(context.Background())
+	defer cancel()
+	e, err := filelock.Open(folder, filelock.Config{})
+	if err != nil {
+		return nil, err
+	}
+	defer os.RemoveAll(folder)
+	defer e.Close()
+	w, err := filelock.Open(folder, filelock.Config{})
+	if err != nil {
+		return nil, err
+	}
+	defer w.Close()
+	held := request("n")
+	g, err := e.Acquire(ctx, held)
+	if err != nil {
+		return nil, err
+	}
+	for i := range n {
+		r := waiting(inMode(request("n"), driver.Shared))
+		r.Owner = "somebody@some-host/12345"
+		go w.Acquire(ctx, r)
+		for joined := false; !joined; {
+			info, err := e.Inspect(ctx, "n")
+			if err != nil {
+				return nil, err
+			}
+			joined = info.Waiters == i+1
+		}
+	}
+	filler := filepath.Join(filepath.Dir(folder), "filler")
+	defer os.Remove(filler)
+	if err := fill(filler); err != nil {
+		return nil, err
+	}
+	return e.Release(ctx, held.Claim(g)), nil
+}
+
+// fill writes to a file until the disk is full.
+func fill(path string) error {
+	file, err := os.Create(path)
+	if err != nil {
+		return err
+	}
+	defer file.Close()
+	for err == nil {
+		_, err = file.Write(make([]byte, 512))
+	}
+	if !errors.Is(err, unix.ENOSPC) {
+		return err
 	}
 	return nil
 }
