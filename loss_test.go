@@ -210,7 +210,7 @@ func TestUnlockDoesNotOvertakeARenewal(t *testing.T) {
 		s.onRenew(func(_ context.Context, _ []driver.Claim, next func() []error) []error {
 			renewing.Store(true)
 			defer renewing.Store(false)
-			time.Sleep(time.Second)
+			time.Sleep(900 * time.Millisecond) // Unlock waits for a second
 			return next()
 		})
 		s.onRelease(func(_ context.Context, _ driver.Claim, next func() error) error {
@@ -226,6 +226,35 @@ func TestUnlockDoesNotOvertakeARenewal(t *testing.T) {
 		mustUnlock(t, l)
 		if renewing.Load() {
 			t.Error("Unlock came back before the renewal")
+		}
+	})
+}
+
+// TestUnlockBehindARenewalThatHangs: it waits for half of its time, and releases then.
+func TestUnlockBehindARenewalThatHangs(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		store := memlock.NewStore(memlock.Config{})
+		s := &spy{Engine: store.Engine()}
+		c, other := clientOn(t, s, holdfast.Config{}), clientOn(t, store.Engine(), holdfast.Config{})
+		s.onRenew(func(ctx context.Context, claims []driver.Claim, _ func() []error) []error {
+			<-ctx.Done()
+			return failAll(claims, errNoReply)
+		})
+		l := mustLock(t, c.Mutex("x"))
+		for s.renewals.Load() == 0 {
+			time.Sleep(time.Millisecond)
+		}
+		begin := time.Now()
+		mustUnlock(t, l)
+		if took := time.Since(begin); took > 1500*time.Millisecond {
+			t.Errorf("Unlock took %v", took)
+		}
+		if _, err := other.Mutex("x").TryLock(t.Context()); err != nil {
+			t.Errorf("it is still held: %v", err)
+		}
+		time.Sleep(time.Minute)
+		if n := s.releases.Load(); n != 2 {
+			t.Errorf("%d releases, want one more after the renewal was given up", n)
 		}
 	})
 }
