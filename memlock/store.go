@@ -17,6 +17,7 @@ type Store struct {
 
 	// The wall clock follows clock from one reading on: fences then never see it stepped.
 	wallStart  time.Time
+	wallMicros int64 // wallStart
 	clockStart driver.Instant
 
 	inject atomic.Pointer[func(Call) Fault]
@@ -52,7 +53,7 @@ func NewStore(cfg Config) *Store {
 	if s.clock == nil {
 		s.clock = driver.MonotonicClock()
 	}
-	s.clockStart = s.clock.Now()
+	s.clockStart, s.wallMicros = s.clock.Now(), s.wallStart.UnixMicro()
 	for i := range s.shards {
 		s.shards[i].fences.Ahead = true // holders and counter end with this process
 	}
@@ -65,7 +66,7 @@ func (s *Store) Engine() *Engine {
 }
 
 func (s *Store) micros(at driver.Instant) int64 {
-	return s.wallStart.UnixMicro() + at.Sub(s.clockStart).Microseconds()
+	return s.wallMicros + at.Sub(s.clockStart).Microseconds()
 }
 
 func (s *Store) wallTime(at driver.Instant) time.Time {

@@ -77,11 +77,7 @@ func (l *Ledger) Ask(req *driver.Request, home string, fences *Fences, nowMicros
 		if l.mismatch(req) {
 			return Mismatch
 		}
-		l.Shares = append(l.Shares, Share{
-			Token: req.Token, Mode: req.Mode, Weight: req.Weight, Limit: req.Limit,
-			Span: req.Span, Owner: req.Owner, TTL: req.TTL, Home: home,
-		})
-		i = len(l.Shares) - 1
+		i = l.enter(req, home)
 	case req.Upgrade && l.Shares[i].State == Held && l.Shares[i].Mode == driver.Upgradeable:
 		l.Shares[i].State = Upgrading
 	case req.Upgrade && l.Shares[i].Mode != driver.Exclusive && l.Shares[i].State != Upgrading:
@@ -99,6 +95,32 @@ func (l *Ledger) Ask(req *driver.Request, home string, fences *Fences, nowMicros
 	}
 	l.Withdraw(req.Token)
 	return Refused
+}
+
+// enter appends a share that waits, and returns its index. It writes every field in place,
+// into room that may hold what a share before it has left.
+func (l *Ledger) enter(req *driver.Request, home string) int {
+	i := len(l.Shares)
+	if i < cap(l.Shares) {
+		l.Shares = l.Shares[:i+1]
+	} else {
+		l.Shares = append(l.Shares, Share{})
+	}
+	s := &l.Shares[i]
+	s.Token, s.Mode, s.State, s.Weight, s.Limit = req.Token, req.Mode, Waiting, req.Weight, req.Limit
+	s.Span, s.Owner, s.TTL, s.Home = req.Span, req.Owner, req.TTL, home
+	s.Fence, s.FenceSpan, s.Since, s.Until = 0, 0, 0, 0
+	return i
+}
+
+// strike removes share i and leaves no trace of it in the room behind the others.
+func (l *Ledger) strike(i int) {
+	last := len(l.Shares) - 1
+	if i < last {
+		copy(l.Shares[i:], l.Shares[i+1:])
+	}
+	l.Shares[last] = Share{}
+	l.Shares = l.Shares[:last]
 }
 
 // Settle grants to every waiting share whose turn has come and calls granted for each.
@@ -125,7 +147,7 @@ func (l *Ledger) Remove(token driver.Token) bool {
 	if i < 0 {
 		return false
 	}
-	l.Shares = slices.Delete(l.Shares, i, i+1)
+	l.strike(i)
 	return true
 }
 
@@ -138,7 +160,7 @@ func (l *Ledger) Withdraw(token driver.Token) {
 	}
 	switch l.Shares[i].State {
 	case Waiting:
-		l.Shares = slices.Delete(l.Shares, i, i+1)
+		l.strike(i)
 	case Upgrading:
 		l.Shares[i].State = Held
 	}

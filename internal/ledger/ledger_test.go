@@ -3,6 +3,7 @@ package ledger
 import (
 	"fmt"
 	"math/rand/v2"
+	"reflect"
 	"testing"
 
 	"github.com/holdfast-go/holdfast/driver"
@@ -146,5 +147,31 @@ func TestFences(t *testing.T) {
 	f = Fences{Last: 10, Ahead: true}
 	if got := next(5, 3); got != "11+5" {
 		t.Errorf("a counter that may run ahead answered %s", got)
+	}
+}
+
+// TestEnterLeavesNothingOfOthers: a share that is entered where another one stood has nothing
+// of it. Should Share get a field that enter does not write, this fails.
+func TestEnterLeavesNothingOfOthers(t *testing.T) {
+	var l Ledger
+	dirty := reflect.ValueOf(&Share{}).Elem()
+	for i := range dirty.NumField() {
+		switch f := dirty.Field(i); f.Kind() {
+		case reflect.String:
+			f.SetString("left over")
+		case reflect.Int, reflect.Int64:
+			f.SetInt(7)
+		case reflect.Uint8:
+			f.SetUint(2)
+		case reflect.Array:
+			f.Index(0).SetUint(9)
+		default:
+			t.Fatalf("field %s has a kind that this test does not know", dirty.Type().Field(i).Name)
+		}
+	}
+	l.Shares = append(l.Shares, dirty.Interface().(Share))[:0]
+	i := l.enter(&driver.Request{}, "")
+	if got := l.Shares[i]; got != (Share{}) {
+		t.Errorf("entered an empty request, found %+v", got)
 	}
 }
