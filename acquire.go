@@ -36,7 +36,7 @@ func (c *Client) take(ctx context.Context, op string, h *handle, wait bool) (*Le
 		return l.bind(ctx), Joined, nil
 	}
 	if !wait {
-		if q.excl != nil && q.excl.state == live {
+		if q.excl != nil {
 			err := c.fail(op, h.name, ErrHeld, nil)
 			err.Holder = q.excl.holder(c.clock.Now())
 			b.names.Close(at)

@@ -172,9 +172,7 @@ func (c *Client) passOn(cl *claim) (gone bool) {
 	}
 	cl.state = closed
 	c.renewer.forget(cl)
-	if q := &cl.at.Value; q.readers == cl {
-		q.readers = nil
-	}
+	c.retire(cl)
 	return true
 }
 
@@ -193,10 +191,6 @@ func (c *Client) giveBack(l *Lease, renewing bool) error {
 	late := renewing && !c.awaitBriefly(ctx, cl)
 	err := c.engine.Release(ctx, cl.driverClaim())
 	(*releaseContext)(cl).stop()
-	b := cl.h.bucket
-	b.mu.Lock()
-	c.retire(cl)
-	b.mu.Unlock()
 	var failure error
 	if err != nil {
 		e := c.wrap("unlock", cl.h.name, err)
@@ -223,7 +217,8 @@ func (c *Client) awaitBriefly(ctx context.Context, cl *claim) bool {
 	return c.awaitRenewal(ctx, cl)
 }
 
-// retire makes way for the next claim on the name. The bucket is locked.
+// retire makes way for the next claim on the name: whoever is next asks the engine, and waits
+// there until the share of this one has come back. The bucket is locked.
 func (c *Client) retire(cl *claim) {
 	q := &cl.at.Value
 	if q.readers == cl {

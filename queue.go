@@ -11,7 +11,7 @@ import (
 type queue struct {
 	waiters waiterList
 	asking  bool   // the head of the queue stands at the engine
-	excl    *claim // the exclusive claim of this process, until its release was answered
+	excl    *claim // the exclusive claim of this process, while it is live
 	readers *claim // a shared claim that further readers may join
 }
 
