@@ -16,10 +16,7 @@ func (c *Client) acquire(ctx context.Context, op string, h *handle, wait bool) (
 	if end != nil {
 		end(how, err)
 	}
-	if err != nil {
-		return nil, err
-	}
-	return l, nil
+	return l, err
 }
 
 func (c *Client) take(ctx context.Context, op string, h *handle, wait bool) (*Lease, Acquisition, error) {

@@ -43,9 +43,9 @@ func (l *Lease) Extend(ctx context.Context, ttl time.Duration) error {
 			cl.renewEvery = c.cfg.renewEvery(ttl)
 		}
 	}
-	settled := cl.renewedFor(sent, relied, err)
+	finish := cl.renewedFor(sent, relied, err)
 	b.mu.Unlock()
-	settled()
+	finish()
 	b.mu.Lock()
 	if ended == nil {
 		ended = l.check("extend") // lost just now, perhaps

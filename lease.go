@@ -23,7 +23,7 @@ type Lease struct {
 
 	state    leaseState
 	upgraded bool   // by Upgrade, from an upgradeable reader's
-	cause    *Error // with leaseLost: why
+	cause    *Error // why it was lost, nil if it was not
 
 	prev, next *Lease // in the claim's list
 }
@@ -79,13 +79,10 @@ func (l *Lease) Context() context.Context {
 	if l.ctx == nil {
 		ctx, cancel := context.WithCancelCause(context.WithoutCancel(l.values))
 		l.ctx = &leaseContext{ctx, cancel}
-		switch l.state {
-		case leaseLost:
+		switch {
+		case l.cause != nil: // lost, and perhaps released since
 			cancel(l.cause)
-		case leaseReleased:
-			if l.cause != nil { // it was lost before it was released
-				cancel(l.cause)
-			}
+		case l.state == leaseReleased:
 			cancel(nil)
 		}
 	}

@@ -299,9 +299,9 @@ func (r *renewer) settle(cl *claim, sent driver.Instant, ttl time.Duration, err 
 	if cl.renewEvery == 0 && err == nil {
 		ttl = 0 // it was handed to a lease that is not to be renewed
 	}
-	end := cl.renewedFor(sent, ttl, err)
+	finish := cl.renewedFor(sent, ttl, err)
 	cl.h.bucket.mu.Unlock()
-	end()
+	finish()
 }
 
 // renewedFor enters the answer to a renewal for ttl into the books, and schedules the next
@@ -312,7 +312,7 @@ func (cl *claim) renewedFor(sent driver.Instant, ttl time.Duration, err error) f
 	c := cl.h.client
 	now := c.clock.Now()
 	switch {
-	case cl.state != live && err == nil && cl.state == lost:
+	case cl.state == lost && err == nil:
 		// It was released when it was lost, which may have failed; its TTL is a new one.
 		claim := cl.driverClaim()
 		claim.TTL = max(claim.TTL, ttl)

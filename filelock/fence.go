@@ -51,14 +51,14 @@ func (r *record) encode() (b [recordSize]byte) {
 	binary.LittleEndian.PutUint64(b[8:], uint64(r.ceiling))
 	copy(b[16:], r.witness[:])
 	copy(b[32:32+maxBootID], r.boot)
-	binary.LittleEndian.PutUint32(b[recordSize-4:], crc32.Checksum(b[:recordSize-4], castagnoli))
+	binary.LittleEndian.PutUint32(b[recordSize-4:], crc32.Checksum(b[:recordSize-4], castagnoli()))
 	return b
 }
 
 // decodeRecord returns the zero record for anything that encode did not write.
 func decodeRecord(b []byte) (r record) {
 	if len(b) < recordSize || [4]byte(b) != recordMagic || b[4] != formatVersion || b[5] > maxBootID ||
-		binary.LittleEndian.Uint32(b[recordSize-4:]) != crc32.Checksum(b[:recordSize-4], castagnoli) {
+		binary.LittleEndian.Uint32(b[recordSize-4:]) != crc32.Checksum(b[:recordSize-4], castagnoli()) {
 		return record{}
 	}
 	r.ceiling = int64(binary.LittleEndian.Uint64(b[8:]))

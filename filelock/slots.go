@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"hash/crc32"
 	"io"
+	"sync"
 )
 
 // The file of a name:
@@ -32,10 +33,7 @@ const (
 	flagBody      = 1 // the payload is in the body
 )
 
-var (
-	slotMagic  = [4]byte{'H', 'F', 'L', 'S'}
-	castagnoli = crc32.MakeTable(crc32.Castagnoli)
-)
+var slotMagic = [4]byte{'H', 'F', 'L', 'S'}
 
 // stamp identifies the content of a copy.
 type stamp struct {
@@ -60,8 +58,12 @@ func putHeader(slot []byte, h *header, payload []byte) {
 	binary.LittleEndian.PutUint32(slot[20:], h.crc)
 }
 
+// castagnoli is the table of the checksum. It is made on first use: it takes longer than the
+// rest of the start of a program that never opens a folder.
+var castagnoli = sync.OnceValue(func() *crc32.Table { return crc32.MakeTable(crc32.Castagnoli) })
+
 func checksum(slot, payload []byte) uint32 {
-	return crc32.Update(crc32.Checksum(slot[:20], castagnoli), castagnoli, payload)
+	return crc32.Update(crc32.Checksum(slot[:20], castagnoli()), castagnoli(), payload)
 }
 
 // condition is what can be said of a slot.

@@ -38,6 +38,8 @@ func TestScrub(t *testing.T) {
 		"redis://:sec/ret@h":                "no port /ret in sec/ret",
 		"pg://h/db?sslpassword=secret&x=no": "secret",
 		"pg://h/db?sslpassword=se%63ret":    "secret",
+		"redis://secret@h":                  "dial redis://secret@h: refused",
+		"redis://h?password=sec%2Fret":      "bad password=sec%2Fret",
 	} {
 		if got := scrub(text, rawURL); strings.Contains(got, "sec") && !strings.Contains(got, hidden) || strings.Contains(got, "secret") {
 			t.Errorf("scrub(%q, %q) = %q", text, rawURL, got)
@@ -94,17 +96,5 @@ func TestExitCodesAreDocumented(t *testing.T) {
 	})
 	if found < 10 {
 		t.Errorf("found %d exit codes only", found)
-	}
-}
-
-func TestScrubKnowsHiddenSecrets(t *testing.T) {
-	for _, tc := range [][2]string{
-		{"dial redis://tok3nvalue@host: refused", "redis://tok3nvalue@host"},
-		{"bad password=a%2Fbcd", "redis://host?password=a%2Fbcd"},
-	} {
-		got := scrub(tc[0], tc[1])
-		if strings.Contains(got, "tok3n") || strings.Contains(got, "a%2Fbcd") {
-			t.Errorf("%s", got)
-		}
 	}
 }

@@ -116,9 +116,7 @@ func (l *Ledger) enter(req *driver.Request, home string) int {
 // strike removes share i and leaves no trace of it in the room behind the others.
 func (l *Ledger) strike(i int) {
 	last := len(l.Shares) - 1
-	if i < last {
-		copy(l.Shares[i:], l.Shares[i+1:])
-	}
+	copy(l.Shares[i:], l.Shares[i+1:])
 	l.Shares[last] = Share{}
 	l.Shares = l.Shares[:last]
 }
