@@ -189,7 +189,8 @@ func (c *Client) stepBack(b *bucket, at *namemap.Entry[queue], waited bool) {
 func (c *Client) granted(ctx context.Context, op string, at *namemap.Entry[queue], h *handle, req *driver.Request, g driver.Grant) (*Lease, error) {
 	b := h.bucket
 	var failure *Error
-	if c.remote && c.clock.Now().Sub(g.Sent) > h.ttl/2 {
+	lives := g.Lives(h.ttl)
+	if c.remote && c.clock.Now().Sub(g.Sent) > lives/2 || lives < h.ttl && h.renewEvery == 0 {
 		failure = c.verify(ctx, op, req, &g)
 	}
 	b.mu.Lock()
@@ -219,7 +220,8 @@ func (c *Client) granted(ctx context.Context, op string, at *namemap.Entry[queue
 }
 
 // verify renews a grant that reached us late, and with that proves that it still stands: the
-// time that passed may have eaten up its TTL.
+// time that passed may have eaten up its TTL. It also gives a lease that is not to be renewed
+// the TTL that was asked for, where the engine granted a shorter one first.
 func (c *Client) verify(ctx context.Context, op string, req *driver.Request, g *driver.Grant) *Error {
 	sent := c.clock.Now()
 	if err := c.engine.Renew(ctx, []driver.Claim{req.Claim(*g)})[0]; err != nil {
@@ -228,6 +230,6 @@ func (c *Client) verify(ctx context.Context, op string, req *driver.Request, g *
 	if c.clock.Now().Sub(sent) > req.TTL/2 {
 		return c.fail(op, req.Name, ErrUnavailable, errors.New("the engine answers too slowly for this TTL"))
 	}
-	g.Sent = sent
+	g.Sent, g.TTL = sent, 0
 	return nil
 }

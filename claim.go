@@ -22,6 +22,7 @@ type claim struct {
 	state     claimState
 	renewing  bool          // a renewal is under way
 	upgrading bool          // an upgrade is under way
+	brief     bool          // granted for less than was asked for, and not renewed since
 	handed    int32         // hand-overs so far
 	atMost    time.Duration // while an upgrade may be granted, for this TTL, at any moment; 0: none may
 
@@ -76,7 +77,8 @@ func (c *Client) newClaim(at *namemap.Entry[queue], h *handle, req *driver.Reque
 	}
 	at.Share()
 	cl.adopt(h, g.Sent)
-	cl.prolong(g.Sent, h.ttl)
+	cl.prolong(g.Sent, g.Lives(h.ttl))
+	cl.brief = g.Lives(h.ttl) < h.ttl
 	switch h.mode {
 	case driver.Exclusive:
 		at.Value.excl = cl
@@ -195,6 +197,9 @@ func (cl *claim) heir(now driver.Instant) *waiter {
 // to come in time, and where there is none, see WithoutRenewal for what was promised.
 func (cl *claim) enoughLeft(h *handle, now driver.Instant) bool {
 	need := max(h.ttl/3, h.ttl-usable(h.ttl))
+	if cl.brief {
+		need = min(need, cl.expiry.Sub(cl.since)/3) // its renewal is due sooner as well
+	}
 	if h.renewEvery == 0 {
 		need = max(need, usable(h.ttl)-h.window)
 	}

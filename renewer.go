@@ -326,6 +326,7 @@ func (cl *claim) renewedFor(sent driver.Instant, ttl time.Duration, err error) f
 		return func() { c.end(cl, errLate, max(cl.ttl, ttl)) }
 	default:
 		if ttl > 0 {
+			cl.brief = false
 			cl.prolong(sent, ttl)
 		}
 		c.renewer.schedule(cl, cl.nextDue(sent))

@@ -71,7 +71,7 @@ import "context"
 // Implementations must, where Capabilities.Expires says so:
 //
 //   - [ttl] free a share that was not renewed for its TTL;
-//   - [ttl-kept] not free it earlier than TTL after Grant.Sent, nor after a renewal for less than the TTL renewed;
+//   - [ttl-kept] not free it earlier than TTL, or a shorter Grant.TTL, after Grant.Sent, nor after a renewal for less than the TTL renewed;
 //
 // and on every engine:
 //

@@ -99,4 +99,17 @@ type Grant struct {
 	// Sent is the reading of Capabilities.Clock before the request that proved ownership
 	// left: the TTL ends on the server no earlier than Sent + TTL.
 	Sent Instant
+
+	// TTL is how long the share lives from Sent where that is less than was asked for, 0
+	// otherwise. An engine that grants to a waiter which may be gone by then grants for a
+	// short time first; the next renewal counts the TTL that was asked for.
+	TTL time.Duration
+}
+
+// Lives returns how long the share lives from Sent when ttl was asked for.
+func (g Grant) Lives(ttl time.Duration) time.Duration {
+	if g.TTL > 0 {
+		return min(g.TTL, ttl)
+	}
+	return ttl
 }

@@ -176,7 +176,7 @@ func (s *share) claim() driver.Claim { return s.req.Claim(s.grant) }
 func (s *share) top() int64 { return s.claim().Fence }
 
 // end is until when the share lives at least without renewal.
-func (s *share) end() driver.Instant { return s.grant.Sent.Add(s.req.TTL) }
+func (s *share) end() driver.Instant { return s.grant.Sent.Add(s.grant.Lives(s.req.TTL)) }
 
 func (s *share) tryRelease() error {
 	ctx, cancel := s.x.patience()

@@ -14,7 +14,7 @@ var lifetimeCases = []testCase{
 		run:      testTTL,
 	}, {
 		name:     "ttl-kept",
-		sentence: "not free it earlier than TTL after Grant.Sent, nor after a renewal for less than the TTL renewed",
+		sentence: "not free it earlier than TTL, or a shorter Grant.TTL, after Grant.Sent, nor after a renewal for less than the TTL renewed",
 		needs:    []ability{expires},
 		run:      testTTLKept,
 	}, {

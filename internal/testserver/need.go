@@ -1,0 +1,39 @@
+package testserver
+
+import (
+	"os"
+	"os/exec"
+	"testing"
+)
+
+// packages names the Debian package of each program that this package starts. scripts/install
+// installs the same ones.
+var packages = map[string]string{
+	"redis-server": "redis-server",
+}
+
+// Need returns the path of a program. Where it is not installed the test is skipped, or fails
+// if the environment variable HOLDFAST_REQUIRE is set, as it is where changes are checked.
+func Need(t testing.TB, program string) string {
+	t.Helper()
+	path, err := exec.LookPath(program)
+	if err == nil {
+		return path
+	}
+	pkg, ok := packages[program]
+	if !ok {
+		pkg = program
+	}
+	missing(t, "%s is not installed: apt-get install --no-install-recommends %s", program, pkg)
+	return ""
+}
+
+// missing ends a test that this machine cannot run.
+func missing(t testing.TB, format string, args ...any) {
+	t.Helper()
+	if os.Getenv("HOLDFAST_REQUIRE") != "" {
+		t.Fatalf(format, args...)
+	} else {
+		t.Skipf(format, args...)
+	}
+}

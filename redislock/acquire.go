@@ -1,0 +1,358 @@
+package redislock
+
+import (
+	"context"
+	"errors"
+	"math/rand/v2"
+	"strconv"
+	"time"
+
+	"github.com/holdfast-go/holdfast/driver"
+)
+
+const (
+	// pollEvery is how often a waiter looks after its place. What it was pushed can be
+	// believed for offerTTL after that.
+	pollEvery = time.Second
+
+	// withdrawal is how long a call that is over waits for its place to be taken back.
+	withdrawal = 500 * time.Millisecond
+
+	// rideOut is for how long a waiter that had a place goes on when the server does not
+	// answer: longer than a failover takes at Sentinel's defaults.
+	rideOut = time.Minute
+)
+
+// Acquire implements driver.Engine.
+func (e *Engine) Acquire(ctx context.Context, req driver.Request) (driver.Grant, error) {
+	if err := e.enter(ctx); err != nil {
+		return driver.Grant{}, err
+	}
+	defer e.leave()
+	key, err := e.keyOf(req.Name)
+	if err != nil {
+		return driver.Grant{}, err
+	}
+	if req.TTL > e.cfg.MaxTTL {
+		return driver.Grant{}, driver.Failf(driver.Invalid, "TTL is %v: the longest is %v, see Config.MaxTTL", req.TTL, e.cfg.MaxTTL)
+	}
+	a := &ask{e: e, req: &req, key: key, id: idOf(req.Owner, req.Token)}
+	if req.Wait {
+		if g, err, ok := a.quick(ctx); ok {
+			return g, err
+		}
+		return a.wait(ctx)
+	}
+	g, _, err := a.once(ctx, false)
+	return g, err
+}
+
+// ask is one call of Acquire.
+type ask struct {
+	e   *Engine
+	req *driver.Request
+	key string
+	id  string
+
+	// Of the last answer that said "queued".
+	queued bool
+	sent   driver.Instant
+	count  int64
+	holder *driver.Holder
+}
+
+func (a *ask) op(wait bool) string {
+	var letter byte
+	switch a.req.Mode {
+	case driver.Shared:
+		letter = 's'
+	case driver.Upgradeable:
+		letter = 'u'
+	case driver.Permits:
+		letter = 'p'
+	default:
+		letter = 'x'
+	}
+	if a.req.Upgrade {
+		letter = 'g'
+	}
+	if wait {
+		letter -= 'a' - 'A'
+	}
+	if a.req.Span == 1 && letter == 'x' {
+		return "x1"
+	}
+	op := string(letter) + strconv.Itoa(a.req.Span)
+	if a.req.Mode == driver.Permits {
+		op += " " + strconv.Itoa(a.req.Limit) + " " + strconv.Itoa(a.req.Weight)
+	}
+	return op
+}
+
+// quick tries without a place in the queue while the server cannot tell this process of a
+// grant yet: most locks are free, and need no subscription.
+func (a *ask) quick(ctx context.Context) (driver.Grant, error, bool) {
+	c, err := a.e.combinerFor(ctx, a.key)
+	if err != nil || c.ear.hears(a.key) || a.req.Upgrade {
+		return driver.Grant{}, nil, false
+	}
+	g, _, err := a.once(ctx, false)
+	var d *driver.Error
+	if errors.As(err, &d) && d.Kind == driver.Held {
+		if d.Err = ctx.Err(); d.Err != nil {
+			return g, d, true
+		}
+		c.ear.listen(ctx, a.key)
+		return g, nil, false
+	}
+	if _, waits := waitFor(err); waits {
+		return g, nil, false
+	}
+	return g, err, true
+}
+
+// once asks once and returns the grant, or what was answered instead. When ctx ends
+// meanwhile the answer is still waited for, for a while: it is known then whether there is
+// something to give back.
+func (a *ask) once(ctx context.Context, wait bool) (driver.Grant, answer, error) {
+	r := newRequest(a.key, a.op(wait), a.id, millis(a.req.TTL))
+	now := a.e.clock.Now()
+	a.e.do(ctx, r)
+	if err := r.await(ctx, withdrawal); err != nil {
+		return driver.Grant{}, answer{}, err
+	}
+	return a.read(r, now)
+}
+
+// read turns the answer to a request that was made at now into the driver's terms.
+func (a *ask) read(r *request, now driver.Instant) (driver.Grant, answer, error) {
+	word, payload, err := r.word, r.payload, r.err
+	r.free()
+	if err != nil {
+		return driver.Grant{}, answer{}, err
+	}
+	ans := parse(word, a.req.Span)
+	switch ans.kind {
+	case '+':
+		return driver.Grant{Fence: ans.n, FenceSpan: ans.span, Sent: now}, ans, nil
+	case 'q':
+		a.queued, a.sent, a.count, a.holder = true, now, ans.count, a.e.holder(payload, ans.n)
+		return driver.Grant{}, ans, nil
+	case 'h':
+		return driver.Grant{}, ans, &driver.Error{Kind: driver.Held, Outcome: driver.NotApplied, Holder: a.e.holder(payload, ans.n)}
+	}
+	return driver.Grant{}, ans, a.e.explain(ans, payload)
+}
+
+// explain turns an answer that is neither a grant nor about a holder into an error.
+func (e *Engine) explain(ans answer, payload string) error {
+	switch ans.kind {
+	case 'w':
+		return driver.Fail(driver.Unavailable, &graceError{left: time.Duration(ans.n) * time.Millisecond})
+	case 'n':
+		return driver.Fail(driver.Unavailable, errCutOff)
+	case 'l':
+		return driver.Failf(driver.Invalid, "limit differs from the one in use, which is %d", ans.n)
+	case 'f':
+		return driver.Fail(driver.Unavailable, errQueueFull)
+	case '-':
+		return driver.Fail(driver.NotHeld, nil)
+	case '!':
+		return e.refused(payload)
+	}
+	return &driver.Error{Kind: driver.Unavailable, Err: errGarbled}
+}
+
+// graceError says that the server grants nothing new yet.
+type graceError struct{ left time.Duration }
+
+func (g *graceError) Error() string {
+	return "the master is new, and leases of its predecessor may still be alive: nothing new is granted for another " +
+		g.left.Round(time.Millisecond).String()
+}
+
+// waitFor returns how long the server said that it grants nothing new, if it did.
+func waitFor(err error) (time.Duration, bool) {
+	var g *graceError
+	if errors.As(err, &g) {
+		return g.left, true
+	}
+	return 0, false
+}
+
+// wait stands in the queue until the share is granted, by the answer to a poll or by a push,
+// or until ctx ends.
+func (a *ask) wait(ctx context.Context) (driver.Grant, error) {
+	w := a.e.waiters.enter(a.req.Token)
+	defer a.e.waiters.leave(a.req.Token)
+	alive := a.e.clock.Now()
+	for {
+		// The ear may have to listen anew: at another node, after a slot was moved.
+		if c, err := a.e.combinerFor(ctx, a.key); err == nil {
+			c.ear.listen(ctx, a.key)
+		}
+		now := a.e.clock.Now()
+		g, ans, err := a.once(ctx, true)
+		var pause time.Duration
+		left, grace := waitFor(err)
+		switch {
+		case err == nil && ans.kind == '+':
+			a.e.waiters.granted(a.req.Token)
+			return g, nil
+		case ctx.Err() != nil || a.e.closed.Load():
+			return a.stop(ctx)
+		case err == nil:
+			alive, pause = now, pauseFor(time.Duration(ans.n)*time.Millisecond, ans.n < 0)
+		case grace:
+			alive, pause = now, pauseFor(left, false)
+		case !a.mayRideOut(err, now.Sub(alive)):
+			return a.giveUp(ctx, err)
+		default:
+			pause = pollEvery/5 + rand.N(pollEvery/5)
+		}
+		g, granted, over := a.sleep(ctx, w, pause)
+		if granted {
+			a.e.waiters.granted(a.req.Token)
+			return g, nil
+		}
+		if over {
+			return a.stop(ctx)
+		}
+	}
+}
+
+// pauseFor is how long to sleep before the next poll: until the holder's share may have run
+// out, but no longer than pollEvery, jittered.
+func pauseFor(left time.Duration, never bool) time.Duration {
+	d := left + time.Millisecond
+	if never || d > pollEvery {
+		d = pollEvery - rand.N(pollEvery/10)
+	}
+	return d
+}
+
+// mayRideOut reports whether a poll that failed is to be repeated: the waiter had a place, or
+// was told to wait, and the server may come back.
+func (a *ask) mayRideOut(err error, silent time.Duration) bool {
+	var d *driver.Error
+	return a.queued && silent < rideOut && errors.As(err, &d) && d.Kind == driver.Unavailable
+}
+
+// sleep waits for a push that can be believed, the next poll, or the end.
+func (a *ask) sleep(ctx context.Context, w *waiter, pause time.Duration) (g driver.Grant, granted, over bool) {
+	timer := time.NewTimer(pause)
+	defer timer.Stop()
+	for {
+		select {
+		case p := <-w.pushes:
+			if believable(p, a.queued, a.sent, a.count, a.e.clock.Now()) {
+				return driver.Grant{Fence: p.fence, FenceSpan: p.span, Sent: a.sent, TTL: p.ttl}, true, false
+			}
+			return g, false, false // it may be true all the same: the poll will tell
+		case <-timer.C:
+			return g, false, false
+		case <-ctx.Done():
+			return g, false, true
+		case <-a.e.closing:
+			return g, false, true
+		}
+	}
+}
+
+// stop takes back the place in the queue, and what may have been granted meanwhile, after
+// ctx has ended or the engine was closed. An upgrade that was granted in the same instant is
+// returned: its share is exclusive now.
+func (a *ask) stop(ctx context.Context) (driver.Grant, error) {
+	failure := &driver.Error{Kind: driver.Closed, Outcome: driver.NotApplied}
+	if !a.e.closed.Load() {
+		failure.Kind, failure.Err, failure.Holder = driver.Unavailable, ctx.Err(), a.holder
+		if a.queued {
+			failure.Kind = driver.Held
+		}
+	}
+	g, err := a.withdraw()
+	if err != nil {
+		failure.Outcome = driver.Unknown
+	}
+	if g.Fence > 0 {
+		return g, nil
+	}
+	return g, failure
+}
+
+// giveUp ends the wait with err.
+func (a *ask) giveUp(_ context.Context, err error) (driver.Grant, error) {
+	var d *driver.Error
+	if a.queued || errors.As(err, &d) && d.Outcome == driver.Unknown {
+		if g, e := a.withdraw(); e == nil && g.Fence > 0 {
+			return g, nil
+		} else if e == nil && d != nil {
+			return driver.Grant{}, driver.Fail(d.Kind, d.Err)
+		}
+	}
+	return driver.Grant{}, err
+}
+
+// withdraw stops waiting on the server. The grant is that of an upgrade that went through.
+func (a *ask) withdraw() (driver.Grant, error) {
+	ctx, cancel := context.WithTimeout(context.Background(), withdrawal)
+	defer cancel()
+	r := newRequest(a.key, "c"+a.op(true), a.id, millis(a.req.TTL))
+	now := a.e.clock.Now()
+	a.e.do(ctx, r)
+	if err := r.await(ctx, 0); err != nil {
+		return driver.Grant{}, err
+	}
+	word, err := r.word, r.err
+	r.free()
+	if err != nil {
+		return driver.Grant{}, err
+	}
+	if ans := parse(word, a.req.Span); ans.kind == '+' {
+		return driver.Grant{Fence: ans.n, FenceSpan: ans.span, Sent: now}, nil
+	}
+	return driver.Grant{}, nil
+}
+
+// millis is d in whole milliseconds, rounded up.
+func millis(d time.Duration) int64 { return int64((d + time.Millisecond - 1) / time.Millisecond) }
+
+// holder describes who holds a name by what the scripts say; its share ends in left ms.
+func (e *Engine) holder(line string, left int64) *driver.Holder {
+	s, ok := parseShare(line)
+	if !ok {
+		return nil
+	}
+	if left >= 0 {
+		s.Until = e.wall().Add(time.Duration(left) * time.Millisecond)
+	}
+	return &s.Holder
+}
+
+// orphan deals with the answer to a request that nobody waits for any more: what it was
+// granted, or its place in the queue, goes back.
+func (e *Engine) orphan(r *request) {
+	switch parse(r.word, 1).kind {
+	case '+', 'q':
+		if r.op[0] != 'g' && r.op[0] != 'G' && r.op[0] != 'c' {
+			e.forgetLater(r.key, "r", r.id[len(r.id)-tokenSize:])
+		}
+	}
+}
+
+// forgetLater makes a request that gives something back, whose answer nobody needs.
+func (e *Engine) forgetLater(key, op, id string) {
+	r := newRequest(key, op, id, 0)
+	if e.enter(context.Background()) != nil {
+		return // the TTL ends what it was granted
+	}
+	e.calls.Go(func() {
+		defer e.leave()
+		ctx, cancel := context.WithTimeout(context.Background(), withdrawal)
+		defer cancel()
+		e.do(ctx, r)
+		if r.await(ctx, 0) == nil {
+			r.free()
+		}
+	})
+}

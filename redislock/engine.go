@@ -1,0 +1,192 @@
+package redislock
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/hex"
+	"math"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/holdfast-go/holdfast/driver"
+	"github.com/redis/go-redis/v9"
+)
+
+// Engine grants locks on one Redis deployment. It is safe for concurrent use.
+type Engine struct {
+	cfg       Config
+	client    redis.UniversalClient
+	owned     bool // Close closes the client
+	cluster   *redis.ClusterClient
+	caps      driver.Capabilities
+	clock     driver.Clock
+	wall      func() time.Time
+	id        string // of this engine among all that use the deployment
+	constants string
+	publish   string // PUBLISH or SPUBLISH
+
+	only    *combiner // but in a Cluster
+	nodes   sync.Map  // in a Cluster: *redis.Client to *combiner
+	nowhere *combiner // of requests that could not be sent
+	single  layout    // but in a Cluster
+
+	waiters waiters
+
+	closed  atomic.Bool
+	closing chan struct{}  // closed by Close
+	mu      sync.Mutex     // orders waits.Add and Close
+	waits   sync.WaitGroup // calls of users that wait
+	calls   sync.WaitGroup // goroutines of the engine
+}
+
+var _ interface {
+	driver.Engine
+	driver.Inspector
+} = (*Engine)(nil)
+
+// New returns an engine on a client that the caller keeps open for as long as the engine is
+// used, and closes afterwards. It shares the client's connections, credentials, TLS settings
+// and hooks. The client may be one for a single server, for Sentinel or for a Cluster.
+//
+// New sends nothing: what is wrong with the server shows at the first call.
+func New(client redis.UniversalClient, cfg Config) (*Engine, error) {
+	e := &Engine{
+		client: client, clock: driver.BootClock(), wall: time.Now, publish: "PUBLISH",
+		id: newID(), closing: make(chan struct{}),
+	}
+	var instance []string
+	switch c := client.(type) {
+	case *redis.Client:
+		sentinel := c.Options().Addr == sentinelAddr
+		e.cfg = cfg.withDefaults(!sentinel, false)
+		e.only = e.newCombiner(c)
+		instance = []string{c.Options().Addr}
+		if sentinel {
+			instance[0] = "sentinel"
+		}
+	case *redis.ClusterClient:
+		e.cfg = cfg.withDefaults(false, true)
+		e.cluster = c
+		instance = c.Options().Addrs
+	default:
+		return nil, driver.Failf(driver.Unsupported,
+			"a client of type %T: use one for a server, for Sentinel or for a Cluster; a Ring loses locks when a shard is down", client)
+	}
+	if err := e.cfg.validate(); err != nil {
+		return nil, err
+	}
+	e.constants = e.cfg.constants()
+	e.single = e.layoutOf("")
+	e.nowhere = &combiner{engine: e}
+	e.waiters.init(e)
+	e.caps = capabilitiesOf(e.cfg, strings.Join(instance, ","))
+	return e, nil
+}
+
+// sentinelAddr is what go-redis calls the address of a client that finds its server by
+// asking Sentinels.
+const sentinelAddr = "FailoverClient"
+
+func newID() string {
+	var b [8]byte
+	_, _ = rand.Read(b[:]) // never fails, see crypto/rand
+	return hex.EncodeToString(b[:])
+}
+
+func (e *Engine) newCombiner(node *redis.Client) *combiner {
+	c := &combiner{engine: e, node: node}
+	if e.cluster != nil {
+		c.terms.now = e.clock.Now
+	}
+	c.ear.init(c)
+	return c
+}
+
+func capabilitiesOf(cfg Config, instance string) driver.Capabilities {
+	caps := driver.Capabilities{
+		Engine: "redislock", Instance: instance, Scope: driver.Cluster,
+		Shared: true, Upgradeable: true, Permits: true,
+		Expires: true, FIFO: true, Push: true, Holders: true,
+		MinTTL: MinTTL, MaxTTL: cfg.MaxTTL, DefaultTTL: DefaultTTL, Resolution: time.Millisecond,
+		MaxPermits:  math.MaxInt32,
+		Safety:      safetyText[cfg.Safety],
+		FenceSource: "the larger of a counter on the server and the caller's clock in µs; order breaks when the counter is lost and clocks are wrong",
+	}
+	if cfg.Safety != SingleProcess {
+		caps.DefaultTTL = min(FailoverTTL, cfg.MaxTTL)
+	}
+	caps.DefaultTTL = min(caps.DefaultTTL, cfg.MaxTTL)
+	return caps
+}
+
+var safetyText = map[Safety]string{
+	SingleProcess: "SingleProcess: exclusive while the server process lives and keeps its data and clock",
+	CrashSafe:     "CrashSafe: also across a crash, a restart without data, and failover of a master that is dead for everybody; two masters at once break it",
+	PartitionSafe: "PartitionSafe: also with an isolated master that lives on; locks stop when fewer than a majority of data nodes replicate",
+}
+
+// Capabilities implements driver.Engine.
+func (e *Engine) Capabilities() driver.Capabilities { return e.caps }
+
+// Safety returns the level that the engine runs at.
+func (e *Engine) Safety() Safety { return e.cfg.Safety }
+
+// Close implements driver.Engine. A client that was handed to New stays open.
+func (e *Engine) Close() error {
+	e.mu.Lock()
+	first := !e.closed.Swap(true)
+	if first {
+		close(e.closing)
+	}
+	e.mu.Unlock()
+	e.waits.Wait()
+	if !first {
+		return nil
+	}
+	e.each(func(c *combiner) { c.ear.close() })
+	var err error
+	if e.owned {
+		err = e.client.Close()
+	}
+	e.calls.Wait()
+	return err
+}
+
+// each calls f for every node that was used so far.
+func (e *Engine) each(f func(*combiner)) {
+	if e.only != nil {
+		f(e.only)
+	}
+	e.nodes.Range(func(_, c any) bool { f(c.(*combiner)); return true })
+}
+
+var errClosed = driver.Fail(driver.Closed, nil)
+
+// enter begins a call. Who was let in calls leave at its end.
+func (e *Engine) enter(ctx context.Context) error {
+	if err := ctx.Err(); err != nil && !e.closed.Load() {
+		return driver.Fail(driver.Unavailable, err)
+	}
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if e.closed.Load() {
+		return errClosed
+	}
+	e.waits.Add(1)
+	return nil
+}
+
+func (e *Engine) leave() { e.waits.Done() }
+
+// keyOf returns the key of a name.
+func (e *Engine) keyOf(name string) (string, error) {
+	if !e.cfg.RawKeys {
+		return e.cfg.Prefix + name, nil
+	}
+	if strings.HasPrefix(name, companions) {
+		return "", driver.Failf(driver.Invalid, "name begins with %q, which is for companion keys where names are keys: choose another", companions)
+	}
+	return name, nil
+}

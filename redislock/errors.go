@@ -1,0 +1,96 @@
+package redislock
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"strconv"
+	"strings"
+
+	"github.com/holdfast-go/holdfast/driver"
+	"github.com/redis/go-redis/v9"
+)
+
+var (
+	errNotMaster = errors.New("the server is a replica: the master has changed, or the address is a replica's")
+	errCutOff    = errors.New("too few replicas acknowledge, so this master grants nothing: another one may have taken over")
+	errGarbled   = errors.New("the server's reply cannot be read: does something else answer there?")
+	errQueueFull = errors.New("the queue of this name is full")
+)
+
+// constantsError says that clients of one deployment were told different constants.
+type constantsError struct{ ours, theirs string }
+
+func (e *constantsError) Error() string {
+	return fmt.Sprintf("this client has the failover settings %q (MaxTTL in ms, replicas that must acknowledge, MaxLag in s), "+
+		"the deployment's are %q: make Config.MaxTTL, DataNodes, MaxLag and Safety the same everywhere", e.ours, e.theirs)
+}
+
+// classify turns the error of a whole call into the driver's.
+func (e *Engine) classify(err error) *driver.Error {
+	fail := func(o driver.Outcome, err error) *driver.Error {
+		return &driver.Error{Kind: driver.Unavailable, Outcome: o, Err: err}
+	}
+	var constants *constantsError
+	var dial *net.OpError
+	var reply redis.Error
+	switch {
+	case errors.As(err, &constants):
+		return driver.Fail(driver.Invalid, err)
+	case errors.Is(err, errNotMaster), errors.Is(err, redis.ErrPoolTimeout), errors.Is(err, redis.ErrPoolExhausted):
+		return fail(driver.NotApplied, err)
+	case errors.Is(err, redis.ErrClosed):
+		return fail(driver.NotApplied, fmt.Errorf("the Redis client was closed: %w", err))
+	case redis.IsPermissionError(err):
+		return fail(driver.NotApplied, fmt.Errorf("%w; the user needs: %s", err, e.ACL("<user>")))
+	case errors.As(err, &reply):
+		// An error in the middle of the script names it: part of the call was carried out.
+		if text := err.Error(); strings.Contains(text, "user_script") || strings.Contains(text, "script: ") {
+			return fail(driver.Unknown, err)
+		}
+		return fail(driver.NotApplied, err)
+	case errors.As(err, &dial) && dial.Op == "dial":
+		return fail(driver.NotApplied, err)
+	case errors.Is(err, context.Canceled), errors.Is(err, context.DeadlineExceeded):
+		return fail(driver.Unknown, err)
+	}
+	return fail(driver.Unknown, err)
+}
+
+// refused turns the server's error for one request of a call into the driver's. What the
+// request asked for was not done.
+func (e *Engine) refused(text string) *driver.Error {
+	switch {
+	case strings.HasPrefix(text, "WRONGTYPE"):
+		return driver.Failf(driver.Invalid, "the key is in use for something other than a lock: choose another name or prefix (%s)", text)
+	case strings.HasPrefix(text, "NOPERM"):
+		return driver.Failf(driver.Unavailable, "%s; the user needs: %s", text, e.ACL("<user>"))
+	}
+	return driver.Fail(driver.Unavailable, errors.New(text))
+}
+
+func isNoScript(err error) bool { return err != nil && strings.HasPrefix(err.Error(), "NOSCRIPT") }
+
+func formatInt(n int64) string { return strconv.FormatInt(n, 10) }
+
+// ACL returns the ACL rule that gives user what this engine needs and no more. The rule has
+// no password: add >password.
+func (e *Engine) ACL(user string) string {
+	keys := "~" + companions + "*"
+	if e.cfg.RawKeys {
+		keys = "~*"
+	} else if !strings.HasPrefix(e.cfg.Prefix, companions) {
+		keys += " ~" + e.cfg.Prefix + "*"
+	}
+	commands := "+eval +evalsha +get +set +mget +del +exists +pexpire +pttl +expire +time +type +scan +ping +hello +auth " +
+		"+client|setinfo +client|setname +hget +hset +hdel +hmget +hexists +hincrby +zadd +zrem +zcard +zrange +zrangebyscore " +
+		"+lpush +ltrim +publish +subscribe +unsubscribe"
+	if e.cfg.Safety != SingleProcess {
+		commands += " +info"
+	}
+	if e.cluster != nil {
+		commands += " +cluster|slots +cluster|shards +command +spublish +ssubscribe +sunsubscribe"
+	}
+	return "ACL SETUSER " + user + " on " + keys + " &" + companions + "* -@all " + commands
+}

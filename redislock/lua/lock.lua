@@ -1,0 +1,160 @@
+-- Many requests in one call: the part that answers those that nobody stands in the way of.
+-- Whatever is left over goes on to slow.lua.
+--
+-- KEYS[2]    the fence counter
+-- KEYS[3..]  the key of each request's name. In a cluster the companions of each follow, for
+--            the server to refuse the call while they are being moved to another node
+-- ARGV[3]    the caller's clock in us, proposed as the next fence
+-- ARGV[4,5]  how and where to tell the caller of a grant: PUBLISH or SPUBLISH, and its
+--            channel, '-' for none
+-- ARGV[6]    '' or, in a cluster, the hash tag '{...}' of the slot that all keys are in
+-- ARGV[7..]  three for each request: op, id, ttl in ms
+--
+-- id is 'owner token', or the token alone: its last 22 bytes. The ops are
+--   x s u p g  ask for an exclusive, shared, upgradeable share, for permits, for the
+--              upgrade of the upgradeable share held; upper case to wait for it.
+--              Then 'span' or, for permits, 'span limit weight'
+--   c          followed by an op that waited: stop waiting; give back what was granted, but
+--              an upgrade leaves the share
+--   d          followed by a fence: give back what was granted with that fence
+--   e          renew; followed by 'top mode limit weight'
+--   r          give back
+--   b          break; followed by the fence that a holder must have, or 0; id is the record
+--              for the audit list
+-- All requests of a call are concurrent; those that give back are carried out first.
+--
+-- Reply: {words, payload...}: one word a request, separated by spaces, and payloads for the
+-- words marked * in their order. A gated call has '@term' as its first word.
+--   <fence>[/span]   granted: first fence; the span where it is not the one asked for
+--   =                done
+--   -                the token holds nothing, or no longer
+--   q<pttl>,<count>* queued; ms to the holder's end, the fence counter; payload: a holder
+--   h<pttl>*         held by others; payload: a holder
+--   w<ms>            not before that many ms: failover grace
+--   n                not now: too few replicas acknowledge
+--   l<limit>         other limit in use
+--   f                the queue is full
+--   s*               break refused, nobody has that fence; b*: broken. payload: the holders
+--   !*               failed; payload: the server's error
+--
+-- A lock is a string key with PX. Where it is exclusive its value is 'owner token numbers
+-- seconds.micros': numbers are the fences granted, 'first' or 'first+more', and the time is
+-- that of the grant. Where readers or permits hold it, it is GROUP, see group.lua.
+local GROUP = 'holdfast:group'
+local n = (#ARGV - 6) / 3
+local words, payload, slow = {}, {}, {}
+local now, stamp = tonumber(ARGV[3]), clock[1] .. '.' .. clock[2]
+local QUEUE = 'holdfast.q:' .. ARGV[6]
+
+-- A clock that is years ahead must not use up the numbers for everybody.
+local limit = (clock[1] + 86400) * 1000000
+if now > limit then now = limit end
+
+local stored -- the counter, once it was read or written
+local function count(r)
+  if type(r) == 'table' and r.err then return r.err end
+  stored = tonumber(r or 0) or 0
+  if stored > 9000000000000000 then return 'the fence counter ' .. KEYS[2] .. ' is out of range' end
+end
+
+local takes, total, frees, keys, queues = {}, 0, {}, {}, {}
+if phase == 'open' then
+  for i = 1, n do
+    local op = ARGV[4 + 3 * i]
+    local code = string.byte(op)
+    if code == 120 or code == 88 then -- x X
+      takes[#takes + 1] = i
+      total = total + tonumber(string.sub(op, 2))
+      queues[#queues + 1] = QUEUE .. KEYS[i + 2]
+    elseif code == 114 then -- r
+      frees[#frees + 1] = i
+      keys[#keys + 1] = KEYS[i + 2]
+      queues[#queues + 1] = QUEUE .. KEYS[i + 2]
+    elseif code == 101 then -- e
+      frees[#frees + 1] = i
+      keys[#keys + 1] = KEYS[i + 2]
+    else
+      slow[#slow + 1] = i
+    end
+  end
+else
+  for i = 1, n do slow[i] = i end
+end
+
+-- Where somebody waits, everything takes its turn in the queue.
+local waited
+if #queues > 0 and redis.call('EXISTS', unpack(queues)) > 0 then
+  waited = {}
+  for _, i in ipairs(takes) do waited[i] = redis.call('EXISTS', QUEUE .. KEYS[i + 2]) > 0 end
+  for _, i in ipairs(frees) do waited[i] = redis.call('EXISTS', QUEUE .. KEYS[i + 2]) > 0 end
+end
+
+if #frees > 0 then
+  local values, gone = redis.call('MGET', unpack(keys)), {}
+  for k, i in ipairs(frees) do
+    local v, op = values[k], ARGV[4 + 3 * i]
+    local release = op == 'r'
+    if v == GROUP or waited and waited[i] and release then
+      slow[#slow + 1] = i
+    elseif not v or not string.find(v, string.sub(ARGV[5 + 3 * i], -22), 1, true) then
+      words[i] = '-'
+    elseif release then
+      words[i] = '='
+      gone[#gone + 1] = keys[k]
+    else
+      local r = redis.pcall('PEXPIRE', keys[k], ARGV[6 + 3 * i])
+      if type(r) == 'table' then words[i], payload[i] = '!', r.err else words[i] = '=' end
+    end
+  end
+  if #gone > 0 then
+    local r = redis.pcall('DEL', unpack(gone))
+    if type(r) == 'table' then return redis.error_reply(r.err) end
+  end
+end
+
+if #takes > 0 then
+  -- The counter goes up once for all of them. It goes to the clock, which is ahead of it
+  -- unless more than a number a microsecond was given out.
+  local err = count(redis.pcall('SET', KEYS[2], string.format('%d', now), 'GET'))
+  local top, whole = now, true
+  if not err and stored + total > now then
+    whole = false -- no more than one for each: the counter must not outrun the clock
+    top = math.max(stored + #takes, now)
+    local r = redis.pcall('SET', KEYS[2], string.format('%d', top))
+    err, total = r.err, #takes
+  end
+  local fence = top - total + 1
+  stored = top
+  for _, i in ipairs(takes) do
+    local key, op = KEYS[i + 2], ARGV[4 + 3 * i]
+    if err then
+      words[i], payload[i] = '!', err
+    elseif waited and waited[i] then
+      slow[#slow + 1] = i
+    else
+      local f = string.format('%d', fence)
+      local numbers = f
+      if whole and op ~= 'x1' and op ~= 'X1' then numbers = f .. '+' .. string.sub(op, 2) - 1 end
+      local r = redis.pcall('SET', key, ARGV[5 + 3 * i] .. ' ' .. numbers .. ' ' .. stamp, 'NX', 'PX', ARGV[6 + 3 * i])
+      if not r then
+        slow[#slow + 1] = i
+      elseif r.err then
+        words[i], payload[i] = '!', r.err
+      else
+        words[i] = whole and f or f .. '/1'
+      end
+    end
+    fence = fence + (whole and tonumber(string.sub(op, 2)) or 1)
+  end
+end
+
+local function reply()
+  local out = {table.concat(words, ' ', 1, n)}
+  if term ~= '' then out[1] = '@' .. term .. ' ' .. out[1] end
+  for i = 1, n do
+    if payload[i] then out[#out + 1] = payload[i] end
+  end
+  return out
+end
+
+if #slow == 0 then return reply() end

@@ -1,0 +1,114 @@
+package redislock
+
+import (
+	"context"
+
+	"github.com/holdfast-go/holdfast/driver"
+)
+
+// Renew implements driver.Engine. The claims travel in as few calls as their number needs.
+func (e *Engine) Renew(ctx context.Context, claims []driver.Claim) []error {
+	errs := make([]error, len(claims))
+	if err := e.enter(ctx); err != nil {
+		for i := range errs {
+			errs[i] = err
+		}
+		return errs
+	}
+	defer e.leave()
+	under := make([]*request, len(claims))
+	for i := range claims {
+		c := &claims[i]
+		key, err := e.keyOf(c.Name)
+		if err != nil {
+			errs[i] = err
+			continue
+		}
+		under[i] = newRequest(key, renewal(c), idOf(c.Owner, c.Token), millis(c.TTL))
+	}
+	e.doAll(ctx, under)
+	for i, r := range under {
+		if r != nil {
+			errs[i] = e.renewed(ctx, &claims[i], r)
+		}
+	}
+	return errs
+}
+
+// doAll makes the requests. Those for one node are entered at once, so that they fill calls.
+func (e *Engine) doAll(ctx context.Context, all []*request) {
+	if e.cluster != nil {
+		for _, r := range all {
+			if r != nil {
+				e.do(ctx, r)
+			}
+		}
+		return
+	}
+	e.only.submit(all...)
+}
+
+// renewal is the op that renews a claim. Its details are for a master that never heard of it.
+func renewal(c *driver.Claim) string {
+	mode, limit, weight := " x", 0, 1
+	switch c.Mode {
+	case driver.Shared:
+		mode = " s"
+	case driver.Upgradeable:
+		mode = " u"
+	case driver.Permits:
+		mode, limit, weight = " p", c.Limit, c.Weight
+	}
+	return "e" + formatInt(c.Fence) + mode + " " + formatInt(int64(limit)) + " " + formatInt(int64(weight))
+}
+
+func (e *Engine) renewed(ctx context.Context, c *driver.Claim, r *request) error {
+	if err := r.await(ctx, 0); err != nil {
+		return err
+	}
+	word, payload, err := r.word, r.payload, r.err
+	r.free()
+	if err != nil {
+		return err
+	}
+	switch ans := parse(word, 1); ans.kind {
+	case '=':
+		return nil
+	case '-':
+		e.waiters.released(c.Token)
+		return driver.Fail(driver.Lost, nil)
+	default:
+		return e.explain(ans, payload)
+	}
+}
+
+// Release implements driver.Engine.
+func (e *Engine) Release(ctx context.Context, claim driver.Claim) error {
+	if err := e.enter(ctx); err != nil {
+		return err
+	}
+	defer e.leave()
+	key, err := e.keyOf(claim.Name)
+	if err != nil {
+		return err
+	}
+	r := newRequest(key, "r", encodeToken(claim.Token), 0)
+	e.do(ctx, r)
+	if err := r.await(ctx, 0); err != nil {
+		return err
+	}
+	word, payload, err := r.word, r.payload, r.err
+	r.free()
+	if err != nil {
+		return err
+	}
+	e.waiters.released(claim.Token)
+	switch ans := parse(word, 1); ans.kind {
+	case '=':
+		return nil
+	case '-':
+		return driver.Fail(driver.NotHeld, nil)
+	default:
+		return e.explain(ans, payload)
+	}
+}

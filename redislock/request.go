@@ -1,0 +1,324 @@
+package redislock
+
+import (
+	"context"
+	"strconv"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/holdfast-go/holdfast/driver"
+	"github.com/redis/go-redis/v9"
+)
+
+// request is one request of a script call, see lua/lock.lua, and what came of it.
+type request struct {
+	key string
+	op  string
+	id  string
+	ttl int64 // ms
+
+	via   *combiner // what sends it
+	state atomic.Uint32
+	moved uint8         // how often another node was named
+	done  chan struct{} // signalled once: word, payload and err say what came of it
+
+	word    string
+	payload string
+	err     error // instead of a word; of type *driver.Error
+}
+
+// The states of a request. The one who moves it out of pending or sent owns it.
+const (
+	pending   = iota // not sent
+	sent             // in a call under way, or answered too late
+	answered         // done is signalled
+	abandoned        // nobody waits for it any more
+)
+
+var requests = sync.Pool{New: func() any { return &request{done: make(chan struct{}, 1)} }}
+
+func newRequest(key, op, id string, ttl int64) *request {
+	r := requests.Get().(*request)
+	r.key, r.op, r.id, r.ttl = key, op, id, ttl
+	r.state.Store(pending)
+	r.moved, r.word, r.payload, r.err = 0, "", "", nil
+	return r
+}
+
+// free lets the request be used again. Only who received from done may call it.
+func (r *request) free() { requests.Put(r) }
+
+// await waits for the answer. When ctx ends and the request was not sent yet, or no answer
+// comes for another patience, the request is abandoned: that error is returned, and r is not
+// to be used any more.
+func (r *request) await(ctx context.Context, patience time.Duration) error {
+	select {
+	case <-r.done:
+		return nil
+	case <-ctx.Done():
+	}
+	if r.state.CompareAndSwap(pending, abandoned) {
+		return driver.Fail(driver.Unavailable, ctx.Err())
+	}
+	if patience > 0 {
+		timer := time.NewTimer(patience)
+		defer timer.Stop()
+		select {
+		case <-r.done:
+			return nil
+		case <-timer.C:
+		}
+	}
+	if r.state.CompareAndSwap(sent, abandoned) || r.state.CompareAndSwap(pending, abandoned) {
+		return &driver.Error{Kind: driver.Unavailable, Outcome: driver.Unknown, Err: ctx.Err()}
+	}
+	<-r.done
+	return nil
+}
+
+// finish hands the answer to who waits for it, or deals with it when nobody does.
+func (r *request) finish(word, payload string, err error) {
+	r.word, r.payload, r.err = word, payload, err
+	if r.state.CompareAndSwap(sent, answered) {
+		r.done <- struct{}{}
+		return
+	}
+	r.via.engine.orphan(r)
+}
+
+// maxBatch is how many requests travel in one call: more would keep the server from
+// answering others for too long, and gain little.
+const maxBatch = 128
+
+// maxSenders is how many calls to one node are under way at once: one is carried out while
+// the next is being written. More would only make for smaller batches.
+const maxSenders = 2
+
+// combiner merges the requests that are made at the same time into calls to one node.
+// Whoever finds fewer than maxSenders calls under way starts one at once; what comes while
+// they are under way travels with the next.
+type combiner struct {
+	engine *Engine
+	node   *redis.Client
+	ear    ear
+
+	mu      sync.Mutex
+	queue   []*request
+	senders int
+	terms   terms
+}
+
+// submit makes the requests. Each is answered in any case.
+func (c *combiner) submit(all ...*request) {
+	c.mu.Lock()
+	for _, r := range all {
+		if r != nil {
+			r.via = c
+			c.queue = append(c.queue, r)
+		}
+	}
+	start := c.senders < maxSenders
+	if start {
+		c.senders++
+	}
+	c.mu.Unlock()
+	if start {
+		c.engine.calls.Go(c.send)
+	}
+}
+
+// take moves up to maxBatch requests that are still wanted into b. It reports false when
+// there were none, and the sender ends.
+func (c *combiner) take(b *batch) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	b.reset()
+	n := 0
+	for _, r := range c.queue {
+		if len(b.requests) == maxBatch {
+			break
+		}
+		n++
+		if r.state.CompareAndSwap(pending, sent) {
+			b.requests = append(b.requests, r)
+		}
+	}
+	rest := copy(c.queue, c.queue[n:])
+	clear(c.queue[rest:])
+	c.queue = c.queue[:rest]
+	if len(b.requests) == 0 {
+		c.senders--
+		return false
+	}
+	b.known = c.terms.known()
+	return true
+}
+
+func (c *combiner) send() {
+	b := batches.Get().(*batch)
+	for c.take(b) {
+		b.exchange(c)
+	}
+	batches.Put(b)
+}
+
+// batch is a sender's workplace: the requests of one turn, and the arguments of their calls.
+type batch struct {
+	requests []*request
+	args     []any
+	known    string
+	now      int64
+	keys     int
+}
+
+var batches = sync.Pool{New: func() any { return new(batch) }}
+
+func (b *batch) reset() {
+	clear(b.requests)
+	clear(b.args)
+	b.requests, b.args = b.requests[:0], b.args[:0]
+}
+
+// exchange sends the requests and hands out the answers.
+func (b *batch) exchange(c *combiner) {
+	e := c.engine
+	b.now = e.wall().UnixMicro()
+	if e.cluster == nil {
+		b.encode(c, b.requests, &e.single)
+		reply, err := send(context.Background(), c.node, b.args)
+		c.deliver(b.requests, reply, err)
+		return
+	}
+	b.exchangeSlots(c)
+}
+
+// encode writes the call for requests whose keys are all in one slot into b.args. Pointers
+// instead of values keep the arguments from being allocated one by one.
+func (b *batch) encode(c *combiner, requests []*request, s *layout) {
+	e := c.engine
+	b.keys = 2 + len(requests)
+	a := append(b.args[:0], nil, nil, &b.keys, &s.epoch, &s.fence)
+	for _, r := range requests {
+		a = append(a, &r.key)
+	}
+	if s.tag != "" {
+		// Companions are named so that the server refuses the call while they are under way
+		// to another node.
+		b.keys += len(companionKinds) * len(requests)
+		for _, r := range requests {
+			for _, kind := range companionKinds {
+				a = append(a, kind+s.tag+r.key)
+			}
+		}
+	}
+	a = append(a, &e.constants, &b.known, &b.now, &e.publish, &s.inbox, &s.tag)
+	for _, r := range requests {
+		a = append(a, &r.op, &r.id, &r.ttl)
+	}
+	b.args = a
+}
+
+// deliver hands out the answers of one call.
+func (c *combiner) deliver(requests []*request, reply []string, err error) {
+	if err == nil {
+		reply, err = c.open(reply, len(requests))
+	}
+	if err != nil {
+		failure := c.engine.classify(err)
+		for _, r := range requests {
+			if !c.engine.redirect(r, err) {
+				r.finish("", "", failure)
+			}
+		}
+		return
+	}
+	words, payloads := reply[0], reply[1:]
+	for _, r := range requests {
+		var word, payload string
+		word, words, _ = strings.Cut(words, " ")
+		if hasPayload(word) && len(payloads) > 0 {
+			payload, payloads = payloads[0], payloads[1:]
+		}
+		r.finish(word, payload, nil)
+	}
+}
+
+// open checks the first words of a reply, which are about the call as a whole.
+func (c *combiner) open(reply []string, n int) ([]string, error) {
+	switch {
+	case len(reply) == 0:
+		return nil, errGarbled
+	case reply[0] == "!master":
+		return nil, errNotMaster
+	case reply[0] == "!constants" && len(reply) == 2:
+		return nil, &constantsError{ours: c.engine.constants, theirs: reply[1]}
+	}
+	if rest, ok := strings.CutPrefix(reply[0], "@"); ok {
+		term, words, _ := strings.Cut(rest, " ")
+		c.mu.Lock()
+		c.terms.heard(term, c.engine.clock.Now())
+		c.mu.Unlock()
+		reply[0] = words
+	}
+	if strings.Count(reply[0], " ") != n-1 {
+		return nil, errGarbled
+	}
+	return reply, nil
+}
+
+// hasPayload says whether a word comes with a payload.
+func hasPayload(word string) bool {
+	if word == "" {
+		return false
+	}
+	switch word[0] {
+	case 'q', 'h', 's', 'b', '!':
+		return true
+	}
+	return false
+}
+
+// layout names the keys and the channel that the requests of one slot share.
+type layout struct {
+	tag, epoch, fence, inbox string
+}
+
+func (e *Engine) layoutOf(tag string) layout {
+	return layout{
+		tag: tag, epoch: companions + "epoch" + tag, fence: companions + "fence" + tag,
+		inbox: companions + "in:" + tag + e.id,
+	}
+}
+
+// companionKinds are what stands before tag and key in the companions of a key.
+var companionKinds = [...]string{companions + "q:", companions + "w:", companions + "g:", companions + "e:"}
+
+// answer is a word, parsed.
+type answer struct {
+	kind  byte  // '+' for a grant, otherwise the word's first byte
+	n     int64 // of a grant the first fence, otherwise what the word says
+	span  int
+	count int64 // of 'q': the fence counter
+}
+
+// parse reads the word that answered a request for so many numbers.
+func parse(word string, span int) answer {
+	if word == "" {
+		return answer{}
+	}
+	a := answer{kind: word[0]}
+	body := word[1:]
+	if a.kind >= '0' && a.kind <= '9' {
+		a.kind, a.span, body = '+', span, word
+		if first, less, ok := strings.Cut(word, "/"); ok {
+			a.span, _ = strconv.Atoi(less)
+			body = first
+		}
+	}
+	body, count, _ := strings.Cut(body, ",")
+	a.n, _ = strconv.ParseInt(body, 10, 64)
+	a.count, _ = strconv.ParseInt(count, 10, 64)
+	return a
+}

@@ -1,0 +1,89 @@
+package redislock
+
+import (
+	"crypto/sha256"
+	"encoding/base64"
+	"fmt"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/holdfast-go/holdfast/driver"
+)
+
+// tokenSize is the length of an encoded token.
+const tokenSize = 22
+
+func encodeToken(t driver.Token) string {
+	return base64.RawURLEncoding.EncodeToString(t[:])
+}
+
+// idOf is how a request signs what it takes: the owner's label, for people, and the token.
+func idOf(owner string, t driver.Token) string {
+	var b [tokenSize]byte
+	base64.RawURLEncoding.Encode(b[:], t[:])
+	if owner == "" {
+		return string(b[:])
+	}
+	return owner + " " + string(b[:])
+}
+
+// share is what a line of the scripts says of a holder.
+type share struct {
+	driver.Holder
+	foreign bool
+}
+
+var modeLetters = map[byte]driver.Mode{
+	'x': driver.Exclusive, 's': driver.Shared, 'u': driver.Upgradeable, 'p': driver.Permits,
+}
+
+// parseShare reads 'mode weight value' where value is that of an exclusive lock: 'owner token
+// first+more seconds.micros'. A value that is not ours is another library's token: it is
+// shown as a hash, for who knows the token can release the lock.
+func parseShare(line string) (share, bool) {
+	var s share
+	head, value, _ := strings.Cut(line, " ")
+	weight, value, ok := strings.Cut(value, " ")
+	if !ok || len(head) != 1 {
+		return s, false
+	}
+	s.Mode = modeLetters[head[0]]
+	if s.Mode == driver.Permits {
+		s.Weight, _ = strconv.Atoi(weight)
+	}
+	rest, stamp := cutLast(value)
+	id, numbers := cutLast(rest)
+	first, more, _ := strings.Cut(numbers, "+")
+	fence, err1 := strconv.ParseInt(first, 10, 64)
+	extra, err2 := strconv.ParseInt("0"+more, 10, 64)
+	since, err3 := parseStamp(stamp)
+	owner, token := cutLast(id)
+	if err1 != nil || err2 != nil || err3 != nil || len(token) != tokenSize {
+		s.foreign = true
+		s.Owner = fmt.Sprintf("another client (value has SHA-256 %x…)", sha256.Sum256([]byte(value)))[:46] + "…)"
+		return s, true
+	}
+	s.Owner, s.Fence, s.Since = owner, fence+extra, since
+	return s, true
+}
+
+// cutLast splits s at its last space.
+func cutLast(s string) (before, after string) {
+	i := strings.LastIndexByte(s, ' ')
+	if i < 0 {
+		return "", s
+	}
+	return s[:i], s[i+1:]
+}
+
+// parseStamp reads the seconds and microseconds of the server's clock.
+func parseStamp(s string) (time.Time, error) {
+	sec, micro, _ := strings.Cut(s, ".")
+	n, err := strconv.ParseInt(sec, 10, 64)
+	if err != nil {
+		return time.Time{}, err
+	}
+	us, err := strconv.ParseInt(micro, 10, 64)
+	return time.Unix(n, us*1000), err
+}
