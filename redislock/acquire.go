@@ -29,14 +29,14 @@ func (e *Engine) Acquire(ctx context.Context, req driver.Request) (driver.Grant,
 		return driver.Grant{}, err
 	}
 	defer e.leave()
-	key, err := e.keyOf(req.Name)
+	key, id, err := e.sign(req.Name, req.Owner, req.Token)
 	if err != nil {
 		return driver.Grant{}, err
 	}
 	if req.TTL > e.cfg.MaxTTL {
 		return driver.Grant{}, driver.Failf(driver.Invalid, "TTL is %v: the longest is %v, see Config.MaxTTL", req.TTL, e.cfg.MaxTTL)
 	}
-	a := &ask{e: e, req: &req, key: key, id: idOf(req.Owner, req.Token)}
+	a := ask{e: e, req: &req, key: key, id: id}
 	if req.Wait {
 		if g, err, ok := a.quick(ctx); ok {
 			return g, err
@@ -82,6 +82,9 @@ func (a *ask) op(wait bool) string {
 	if a.req.Span == 1 && letter == 'x' {
 		return "x1"
 	}
+	if a.req.Span == 1 && letter == 'X' {
+		return "X1"
+	}
 	op := string(letter) + strconv.Itoa(a.req.Span)
 	if a.req.Mode == driver.Permits {
 		op += " " + strconv.Itoa(a.req.Limit) + " " + strconv.Itoa(a.req.Weight)
@@ -97,6 +100,9 @@ func (a *ask) quick(ctx context.Context) (driver.Grant, error, bool) {
 		return driver.Grant{}, nil, false
 	}
 	g, _, err := a.once(ctx, false)
+	if err == nil {
+		return g, nil, true
+	}
 	var d *driver.Error
 	if errors.As(err, &d) && d.Kind == driver.Held {
 		if d.Err = ctx.Err(); d.Err != nil {
@@ -173,6 +179,9 @@ func (g *graceError) Error() string {
 
 // waitFor returns how long the server said that it grants nothing new, if it did.
 func waitFor(err error) (time.Duration, bool) {
+	if err == nil {
+		return 0, false
+	}
 	var g *graceError
 	if errors.As(err, &g) {
 		return g.left, true

@@ -79,7 +79,7 @@ func (b *batch) exchangeSlots(c *combiner) {
 		for s, g := range groups {
 			l := e.layoutOf(tags()[s])
 			b.encode(c, g, &l)
-			reply, err := send(context.Background(), c.node, b.args)
+			reply, err := b.call.send(c.node, b.args)
 			c.deliver(g, reply, err)
 		}
 		return
@@ -93,7 +93,8 @@ func (b *batch) exchangeSlots(c *combiner) {
 		l := e.layoutOf(tags()[s])
 		p.encode(c, g, &l)
 		p.args[0], p.args[1] = &evalsha, &lockHash
-		k := call{redis.NewStringSliceCmd(context.Background(), p.args...)}
+		k := newCall()
+		k.args = p.args
 		calls, owners = append(calls, k), append(owners, g)
 		_ = pipe.Process(context.Background(), k)
 	}
@@ -101,7 +102,7 @@ func (b *batch) exchangeSlots(c *combiner) {
 	for i, k := range calls {
 		reply, err := k.Val(), k.Err()
 		if isNoScript(err) {
-			reply, err = send(context.Background(), c.node, k.Args())
+			reply, err = k.send(c.node, k.args)
 		}
 		c.deliver(owners[i], reply, err)
 	}

@@ -36,6 +36,7 @@ type Engine struct {
 
 	closed  atomic.Bool
 	closing chan struct{}  // closed by Close
+	done    chan struct{}  // closed when no call of a user is under way any more
 	mu      sync.Mutex     // orders waits.Add and Close
 	waits   sync.WaitGroup // calls of users that wait
 	calls   sync.WaitGroup // goroutines of the engine
@@ -54,7 +55,7 @@ var _ interface {
 func New(client redis.UniversalClient, cfg Config) (*Engine, error) {
 	e := &Engine{
 		client: client, clock: driver.BootClock(), wall: time.Now, publish: "PUBLISH",
-		id: newID(), closing: make(chan struct{}),
+		id: newID(), closing: make(chan struct{}), done: make(chan struct{}),
 	}
 	var instance []string
 	switch c := client.(type) {
@@ -96,7 +97,7 @@ func newID() string {
 }
 
 func (e *Engine) newCombiner(node *redis.Client) *combiner {
-	c := &combiner{engine: e, node: node}
+	c := &combiner{engine: e, node: node, wake: make(chan struct{}, maxSenders)}
 	if e.cluster != nil {
 		c.terms.now = e.clock.Now
 	}
@@ -145,6 +146,7 @@ func (e *Engine) Close() error {
 	if !first {
 		return nil
 	}
+	close(e.done)
 	e.each(func(c *combiner) { c.ear.close() })
 	var err error
 	if e.owned {
@@ -182,11 +184,6 @@ func (e *Engine) leave() { e.waits.Done() }
 
 // keyOf returns the key of a name.
 func (e *Engine) keyOf(name string) (string, error) {
-	if !e.cfg.RawKeys {
-		return e.cfg.Prefix + name, nil
-	}
-	if strings.HasPrefix(name, companions) {
-		return "", driver.Failf(driver.Invalid, "name begins with %q, which is for companion keys where names are keys: choose another", companions)
-	}
-	return name, nil
+	key, _, err := e.sign(name, "", driver.Token{})
+	return key, err
 }

@@ -19,12 +19,12 @@ func (e *Engine) Renew(ctx context.Context, claims []driver.Claim) []error {
 	under := make([]*request, len(claims))
 	for i := range claims {
 		c := &claims[i]
-		key, err := e.keyOf(c.Name)
+		key, id, err := e.sign(c.Name, c.Owner, c.Token)
 		if err != nil {
 			errs[i] = err
 			continue
 		}
-		under[i] = newRequest(key, renewal(c), idOf(c.Owner, c.Token), millis(c.TTL))
+		under[i] = newRequest(key, renewal(c), id, millis(c.TTL))
 	}
 	e.doAll(ctx, under)
 	for i, r := range under {
@@ -88,11 +88,11 @@ func (e *Engine) Release(ctx context.Context, claim driver.Claim) error {
 		return err
 	}
 	defer e.leave()
-	key, err := e.keyOf(claim.Name)
+	key, id, err := e.sign(claim.Name, "", claim.Token)
 	if err != nil {
 		return err
 	}
-	r := newRequest(key, "r", encodeToken(claim.Token), 0)
+	r := newRequest(key, "r", id, 0)
 	e.do(ctx, r)
 	if err := r.await(ctx, 0); err != nil {
 		return err

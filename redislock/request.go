@@ -92,45 +92,73 @@ func (r *request) finish(word, payload string, err error) {
 // answering others for too long, and gain little.
 const maxBatch = 128
 
-// maxSenders is how many calls to one node are under way at once: one is carried out while
-// the next is being written. More would only make for smaller batches.
-const maxSenders = 2
+const (
+	// maxSenders bounds how many calls to one node are under way at once. One is the rule:
+	// what comes while it is under way travels together in the next.
+	maxSenders = 4
 
-// combiner merges the requests that are made at the same time into calls to one node.
-// Whoever finds fewer than maxSenders calls under way starts one at once; what comes while
-// they are under way travels with the next.
+	// stuckAfter is when the others no longer wait for a call that is under way: its
+	// connection may be dead, which takes a timeout to find out.
+	stuckAfter = 50 * time.Millisecond
+)
+
+// combiner merges the requests that are made at the same time into calls to one node. A
+// request that finds no call under way leaves at once; what comes while there is one travels
+// with the next. Another call starts beside it when it takes long, or when there is a whole
+// batch to send.
 type combiner struct {
 	engine *Engine
 	node   *redis.Client
 	ear    ear
+	wake   chan struct{} // for senders that are idle
 
 	mu      sync.Mutex
 	queue   []*request
-	senders int
+	senders int            // goroutines
+	idle    int            // of them, asleep and not woken yet
+	began   driver.Instant // when the latest call left
 	terms   terms
 }
 
 // submit makes the requests. Each is answered in any case.
 func (c *combiner) submit(all ...*request) {
 	c.mu.Lock()
+	defer c.mu.Unlock()
 	for _, r := range all {
 		if r != nil {
 			r.via = c
 			c.queue = append(c.queue, r)
 		}
 	}
-	start := c.senders < maxSenders
-	if start {
+	switch {
+	case c.senders > c.idle && len(c.queue) < maxBatch && c.engine.clock.Now().Sub(c.began) < stuckAfter:
+		// The call under way takes them along when it is back.
+	case c.idle > 0:
+		c.idle--
+		c.wake <- struct{}{}
+	case c.senders < maxSenders:
 		c.senders++
-	}
-	c.mu.Unlock()
-	if start {
 		c.engine.calls.Go(c.send)
 	}
 }
 
-// take moves up to maxBatch requests that are still wanted into b. It reports false when
-// there were none, and the sender ends.
+// send makes calls until the engine is closed.
+func (c *combiner) send() {
+	b := batch{call: newCall()}
+	for {
+		for c.take(&b) {
+			b.exchange(c)
+		}
+		select {
+		case <-c.wake:
+		case <-c.engine.done:
+			return
+		}
+	}
+}
+
+// take moves up to maxBatch requests that are still wanted into b. When there are none it
+// counts the sender as idle.
 func (c *combiner) take(b *batch) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -149,31 +177,23 @@ func (c *combiner) take(b *batch) bool {
 	clear(c.queue[rest:])
 	c.queue = c.queue[:rest]
 	if len(b.requests) == 0 {
-		c.senders--
+		c.idle++
 		return false
 	}
 	b.known = c.terms.known()
+	c.began = c.engine.clock.Now()
 	return true
-}
-
-func (c *combiner) send() {
-	b := batches.Get().(*batch)
-	for c.take(b) {
-		b.exchange(c)
-	}
-	batches.Put(b)
 }
 
 // batch is a sender's workplace: the requests of one turn, and the arguments of their calls.
 type batch struct {
 	requests []*request
+	call     call
 	args     []any
 	known    string
 	now      int64
 	keys     int
 }
-
-var batches = sync.Pool{New: func() any { return new(batch) }}
 
 func (b *batch) reset() {
 	clear(b.requests)
@@ -187,7 +207,7 @@ func (b *batch) exchange(c *combiner) {
 	b.now = e.wall().UnixMicro()
 	if e.cluster == nil {
 		b.encode(c, b.requests, &e.single)
-		reply, err := send(context.Background(), c.node, b.args)
+		reply, err := b.call.send(c.node, b.args)
 		c.deliver(b.requests, reply, err)
 		return
 	}
@@ -317,8 +337,13 @@ func parse(word string, span int) answer {
 			body = first
 		}
 	}
-	body, count, _ := strings.Cut(body, ",")
+	if body == "" {
+		return a
+	}
+	body, count, queued := strings.Cut(body, ",")
 	a.n, _ = strconv.ParseInt(body, 10, 64)
-	a.count, _ = strconv.ParseInt(count, 10, 64)
+	if queued {
+		a.count, _ = strconv.ParseInt(count, 10, 64)
+	}
 	return a
 }

@@ -3,12 +3,13 @@ package redislock
 import (
 	"context"
 	_ "embed"
-	"strings"
 
 	"github.com/redis/go-redis/v9"
 )
 
 var (
+	//go:embed lua/single.lua
+	singleLua string
 	//go:embed lua/gate.lua
 	gateLua string
 	//go:embed lua/lock.lua
@@ -23,33 +24,50 @@ var (
 	inspectLua string
 
 	// lockScript is one chunk: each part uses the locals of those before it, and the call
-	// returns after the second where nobody stood in anybody's way.
-	lockScript    = redis.NewScript(gateLua + lockLua + groupLua + queueLua + slowLua)
+	// returns early where nobody stood in anybody's way.
+	lockScript    = redis.NewScript(lockSource)
 	inspectScript = redis.NewScript(inspectLua)
 )
 
 // call is an EVALSHA of lockScript, or the EVAL that has to follow it once. It is sent once:
 // the library would send it again after a lost reply, and the copy could be carried out at
-// any later time.
-type call struct{ *redis.StringSliceCmd }
+// any later time. It may be used again when it is over.
+type call struct {
+	*redis.StringSliceCmd
+	args []any
+}
 
 // NoRetry implements redis.Cmder.
 func (call) NoRetry() bool { return true }
 
-var evalsha, eval, lockHash = "evalsha", "eval", lockScript.Hash()
+// Args implements redis.Cmder.
+func (c call) Args() []any { return c.args }
+
+var (
+	evalsha, eval = "evalsha", "eval"
+	lockSource    = singleLua + gateLua + lockLua + groupLua + queueLua + slowLua
+	lockHash      = lockScript.Hash()
+)
+
+func newCall() call {
+	return call{StringSliceCmd: redis.NewStringSliceCmd(context.Background(), evalsha, lockHash, 0)}
+}
 
 // send runs the script with what args[2:] says and returns its reply. args[:2] is filled in.
-func send(ctx context.Context, node *redis.Client, args []any) ([]string, error) {
+func (c *call) send(node *redis.Client, args []any) ([]string, error) {
 	args[0], args[1] = &evalsha, &lockHash
-	c := call{redis.NewStringSliceCmd(ctx, args...)}
-	err := node.Process(ctx, c)
-	if err != nil && strings.HasPrefix(err.Error(), "NOSCRIPT") {
+	err := c.process(node, args)
+	if isNoScript(err) {
 		// Nothing was carried out. The server keeps the script from now on.
 		args[0], args[1] = &eval, &lockSource
-		c = call{redis.NewStringSliceCmd(ctx, args...)}
-		err = node.Process(ctx, c)
+		err = c.process(node, args)
 	}
 	return c.Val(), err
 }
 
-var lockSource = gateLua + lockLua + groupLua + queueLua + slowLua
+func (c *call) process(node *redis.Client, args []any) error {
+	c.args = args
+	c.SetErr(nil)
+	c.SetVal(nil)
+	return node.Process(context.Background(), *c)
+}

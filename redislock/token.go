@@ -18,14 +18,23 @@ func encodeToken(t driver.Token) string {
 	return base64.RawURLEncoding.EncodeToString(t[:])
 }
 
-// idOf is how a request signs what it takes: the owner's label, for people, and the token.
-func idOf(owner string, t driver.Token) string {
-	var b [tokenSize]byte
-	base64.RawURLEncoding.Encode(b[:], t[:])
-	if owner == "" {
-		return string(b[:])
+// sign returns the key of a name and how a request about it signs what it takes: the owner's
+// label, for people, and the token. Both are parts of one string, to allocate once.
+func (e *Engine) sign(name, owner string, t driver.Token) (key, id string, err error) {
+	if e.cfg.RawKeys && strings.HasPrefix(name, companions) {
+		return "", "", driver.Failf(driver.Invalid,
+			"name begins with %q, which is for companion keys where names are keys: choose another", companions)
 	}
-	return owner + " " + string(b[:])
+	var token [tokenSize]byte
+	base64.RawURLEncoding.Encode(token[:], t[:])
+	n := len(e.cfg.Prefix) + len(name)
+	var both string
+	if owner == "" {
+		both = e.cfg.Prefix + name + string(token[:])
+	} else {
+		both = e.cfg.Prefix + name + owner + " " + string(token[:])
+	}
+	return both[:n], both[n:], nil
 }
 
 // share is what a line of the scripts says of a holder.
