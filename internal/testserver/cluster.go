@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"errors"
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -109,19 +110,19 @@ func (c *RedisCluster) following(options ClusterOptions) error {
 		if known := strings.Count(text, "slave "); known != options.Masters*options.Replicas {
 			return fmt.Errorf("the node on port %d knows %d replicas", n.port, known)
 		}
-		info, err := n.Info()
-		if err != nil {
-			return err
+		replicas := options.Replicas
+		if i >= options.Masters {
+			replicas = 0
 		}
-		if i >= options.Masters && info["master_link_status"] != "up" {
-			return fmt.Errorf("the replica on port %d has no link to its master", n.port)
+		if err := n.replicates(replicas); err != nil {
+			return err
 		}
 	}
 	return c.settled()
 }
 
 // Nodes returns all nodes, living or not: first those that were masters at the start.
-func (c *RedisCluster) Nodes() []*RedisServer { return append([]*RedisServer(nil), c.nodes...) }
+func (c *RedisCluster) Nodes() []*RedisServer { return slices.Clone(c.nodes) }
 
 // Addrs returns the addresses of Nodes.
 func (c *RedisCluster) Addrs() []string {

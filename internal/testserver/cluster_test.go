@@ -77,8 +77,13 @@ func TestClusterFailover(t *testing.T) {
 	c := testserver.Cluster(t, testserver.ClusterOptions{Replicas: 1})
 	slot := testserver.Slot("k")
 	old := c.Node(slot)
-	do(t, old, "SET", "k", "v")
-	want(t, int64(1), old, "WAIT", "1", "10000")
+	conn, err := old.Dial()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	want(t, "OK", conn, "SET", "k", "v")
+	want(t, int64(1), conn, "WAIT", "1", "10000")
 	promoted := c.Failover(slot)
 	if promoted == old || !slices.Contains(c.Nodes()[3:], promoted) {
 		t.Error("promoted is not a replica")

@@ -2,6 +2,7 @@ package testserver_test
 
 import (
 	"bufio"
+	"cmp"
 	"fmt"
 	"os"
 	"os/exec"
@@ -25,7 +26,7 @@ func TestDiesWithTheTestBinary(t *testing.T) {
 		select {}
 	}
 	t.Parallel()
-	testserver.Need(t, "redis-server")
+	testserver.Need(t, cmp.Or(os.Getenv("HOLDFAST_REDIS_SERVER"), "redis-server"))
 	victim := exec.Command(os.Args[0], "-test.run=^"+t.Name()+"$", "-test.timeout=1m")
 	victim.Env = append(os.Environ(), asVictim+"=1", "TMPDIR="+t.TempDir())
 	victim.Stderr = os.Stderr

@@ -109,8 +109,8 @@ func (p *TCPProxy) Drop(d Direction) { p.change(func() { p.dropping[d] = true })
 // d and at most about 2*d later. Zero ends it.
 func (p *TCPProxy) Delay(d time.Duration) { p.change(func() { p.delay = d }) }
 
-// Thaw ends every kind of Freeze, and Drop. What was frozen arrives now. Connections that lost something are
-// reset: no network delivers a stream with a hole.
+// Thaw ends every kind of Freeze, and Drop. What was frozen arrives now. Connections that lost
+// something are reset: no network delivers a stream with a hole.
 func (p *TCPProxy) Thaw() {
 	p.change(func() {
 		p.frozen, p.dropping, p.holding = [2]bool{}, [2]bool{}, false

@@ -27,7 +27,8 @@ type RedisOptions struct {
 	TLS *TLSOptions
 	// AppendOnly keeps the data in a log on disk: it survives Kill and Restart.
 	AppendOnly bool
-	// ReplicaOf makes the server a replica of the one at this address.
+	// ReplicaOf makes the server a replica of one of this package, at this address or behind
+	// it.
 	ReplicaOf string
 	// Config are further lines of the configuration file, as "maxmemory 1mb".
 	Config []string
@@ -229,9 +230,24 @@ func parseInfo(reply any) map[string]string {
 	return fields
 }
 
-// hasField looks into a value of INFO that has fields of its own, as "ip=127.0.0.1,port=1".
-func hasField(value, name, wanted string) bool {
-	return slices.Contains(strings.Split(value, ","), name+"="+wanted)
+// replicates is nil when so many replicas get from the server what is written to it, and the
+// server, if it is a replica itself, has caught up with its master.
+func (s *RedisServer) replicates(replicas int) error {
+	info, err := s.Info()
+	if err != nil {
+		return err
+	}
+	if info["role"] == "slave" && info["master_link_status"] != "up" {
+		return fmt.Errorf("the replica on port %d has no link to its master", s.port)
+	}
+	for i := range replicas {
+		// As in "ip=127.0.0.1,port=1,state=online": until then a write waits at the master.
+		replica := info["slave"+strconv.Itoa(i)]
+		if !slices.Contains(strings.Split(replica, ","), "state=online") {
+			return fmt.Errorf("replica %d of the server on port %d: %q", i, s.port, replica)
+		}
+	}
+	return nil
 }
 
 // pairs returns the fields of a reply that lists names and values in turn.
@@ -259,8 +275,21 @@ func (s *RedisServer) PID() int {
 // down is true while the server does not run.
 func (s *RedisServer) down() bool { return s.proc.down() }
 
-// Pause freezes the server: connections are accepted by the system, nothing is answered.
-func (s *RedisServer) Pause() { s.t.Helper(); s.signal(freeze) }
+// Pause freezes the server: connections are accepted by the system, nothing is carried out.
+func (s *RedisServer) Pause() {
+	s.t.Helper()
+	s.signal(freeze)
+	_, exited := s.proc.running()
+	err := poll(exited, func() error {
+		if !frozen(s.PID()) {
+			return errors.New("the server is not frozen yet")
+		}
+		return nil
+	})
+	if err != nil {
+		s.t.Fatalf("redis-server on port %d: %v", s.port, err)
+	}
+}
 
 // Resume ends a Pause. What was sent meanwhile is carried out.
 func (s *RedisServer) Resume() { s.t.Helper(); s.signal(resume) }
@@ -312,7 +341,8 @@ func (s *RedisServer) RestartEmpty() {
 }
 
 // Do carries out one command on a connection of its own, as a user who may do everything. The
-// reply is as for [Conn.Do].
+// reply is as for [Conn.Do]. Commands that are about the connection need one from Dial: WAIT,
+// for one, waits for the writes of its connection only.
 func (s *RedisServer) Do(args ...string) (any, error) { return s.do(patience, args...) }
 
 func (s *RedisServer) do(limit time.Duration, args ...string) (any, error) {

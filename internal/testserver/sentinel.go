@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"slices"
 	"strconv"
 	"testing"
 	"time"
@@ -105,23 +106,15 @@ func (s *SentinelSet) addSentinel() {
 	s.sentinels = append(s.sentinels, n)
 }
 
-// replicated is nil when the master sees all replicas online, and they see it.
+// replicated is nil when the master sends its writes to all replicas.
 func (s *SentinelSet) replicated() error {
 	for i, n := range s.nodes {
-		info, err := n.Info()
-		if err != nil {
-			return err
-		}
+		replicas := s.options.Replicas
 		if i > 0 {
-			if info["master_link_status"] != "up" {
-				return fmt.Errorf("the replica on port %d has no link to its master", n.port)
-			}
-			continue
+			replicas = 0
 		}
-		for r := range s.options.Replicas {
-			if slave := info["slave"+strconv.Itoa(r)]; !hasField(slave, "state", "online") {
-				return fmt.Errorf("replica %d at the master: %q", r, slave)
-			}
+		if err := n.replicates(replicas); err != nil {
+			return err
 		}
 	}
 	return nil
@@ -174,11 +167,11 @@ func (s *SentinelSet) SentinelAddrs() []string {
 }
 
 // Sentinels returns the sentinels.
-func (s *SentinelSet) Sentinels() []*RedisServer { return append([]*RedisServer(nil), s.sentinels...) }
+func (s *SentinelSet) Sentinels() []*RedisServer { return slices.Clone(s.sentinels) }
 
 // Nodes returns master and replicas, living or not: first the one that was master at the
 // start. Their addresses lead past the proxies.
-func (s *SentinelSet) Nodes() []*RedisServer { return append([]*RedisServer(nil), s.nodes...) }
+func (s *SentinelSet) Nodes() []*RedisServer { return slices.Clone(s.nodes) }
 
 // Proxy returns the proxy through which everyone but the test talks to a node.
 func (s *SentinelSet) Proxy(n *RedisServer) *TCPProxy {
@@ -282,7 +275,15 @@ func (s *SentinelSet) Failover() *RedisServer {
 	s.t.Helper()
 	old := s.Master()
 	s.until("a sentinel starts a failover", func() error {
-		_, err := s.sentinels[0].Do("SENTINEL", "FAILOVER", masterName)
+		err := errors.New("all sentinels are down")
+		for _, n := range s.sentinels {
+			if n.down() {
+				continue
+			}
+			if _, err = n.do(time.Second, "SENTINEL", "FAILOVER", masterName); err == nil {
+				return nil
+			}
+		}
 		return err // no replica is good enough yet, or one failover is under way
 	})
 	return s.WaitForMaster(old)
@@ -294,8 +295,8 @@ func (s *SentinelSet) Failover() *RedisServer {
 func (s *SentinelSet) FreezeReplication(n *RedisServer) { s.Proxy(n).FreezeMarked() }
 
 // Isolate takes a node from everyone who talks to it through its proxy: replicas, sentinels
-// and the clients whom they sent. Who uses the node's own address still reaches it. The proxy's
-// Heal ends it.
+// and the clients whom they sent. Who uses the node's own address still reaches it. A replica
+// still follows its master, whose proxy that is up to. The proxy's Heal ends it.
 func (s *SentinelSet) Isolate(n *RedisServer) { s.Proxy(n).Partition() }
 
 func (s *SentinelSet) must(n *RedisServer, args ...string) {

@@ -47,6 +47,13 @@ func TestSentinel(t *testing.T) {
 		t.Error("no other master after a failover")
 	}
 	want(t, "v", promoted, "GET", "k")
+
+	for _, sentinel := range s.Sentinels() {
+		sentinel.Restart() // they keep what they know on disk
+		if got := ask(t, s, sentinel); got != s.Proxy(promoted).Addr() {
+			t.Errorf("after a restart clients are sent to %s", got)
+		}
+	}
 }
 
 // TestSentinelLosesAWrite: the master acknowledges a write, dies before a replica has it, and
