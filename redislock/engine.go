@@ -97,7 +97,7 @@ func newID() string {
 }
 
 func (e *Engine) newCombiner(node *redis.Client) *combiner {
-	c := &combiner{engine: e, node: node, wake: make(chan struct{}, maxSenders)}
+	c := &combiner{engine: e, node: node, wake: make(chan struct{}, maxSenders), leaving: make(map[string]int)}
 	if e.cluster != nil {
 		c.terms.now = e.clock.Now
 	}

@@ -84,25 +84,53 @@ func (e *Engine) renewed(ctx context.Context, c *driver.Claim, r *request) error
 
 // Release implements driver.Engine.
 func (e *Engine) Release(ctx context.Context, claim driver.Claim) error {
-	if err := e.enter(ctx); err != nil {
-		return err
-	}
-	defer e.leave()
-	key, id, err := e.sign(claim.Name, "", claim.Token)
+	r, err := e.release(claim)
 	if err != nil {
 		return err
 	}
-	r := newRequest(key, "r", id, 0)
+	defer e.leave()
 	e.do(ctx, r)
 	if err := r.await(ctx, 0); err != nil {
 		return err
 	}
+	return e.released(r)
+}
+
+// ReleaseAsync implements driver.AsyncReleaser. The release travels with the next call to
+// its server, which leaves as soon as the calling goroutine comes to rest.
+func (e *Engine) ReleaseAsync(claim driver.Claim, done func(error)) {
+	r, err := e.release(claim)
+	if err != nil {
+		done(err)
+		return
+	}
+	r.then = func(err error) {
+		done(err)
+		e.leave()
+	}
+	e.do(context.Background(), r)
+}
+
+// release begins a release. Unless it fails, e.leave has to be called at its end.
+func (e *Engine) release(claim driver.Claim) (*request, error) {
+	key, id, err := e.sign(claim.Name, "", claim.Token)
+	if err != nil {
+		return nil, err
+	}
+	if err := e.enter(context.Background()); err != nil {
+		return nil, err
+	}
+	e.waiters.released(claim.Token)
+	return newRequest(key, "r", id, 0), nil
+}
+
+// released reads the answer to a release and frees the request.
+func (e *Engine) released(r *request) error {
 	word, payload, err := r.word, r.payload, r.err
 	r.free()
 	if err != nil {
 		return err
 	}
-	e.waiters.released(claim.Token)
 	switch ans := parse(word, 1); ans.kind {
 	case '=':
 		return nil

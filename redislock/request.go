@@ -23,6 +23,7 @@ type request struct {
 	state atomic.Uint32
 	moved uint8         // how often another node was named
 	done  chan struct{} // signalled once: word, payload and err say what came of it
+	then  func(error)   // called instead: nobody waits for this release
 
 	word    string
 	payload string
@@ -43,7 +44,7 @@ func newRequest(key, op, id string, ttl int64) *request {
 	r := requests.Get().(*request)
 	r.key, r.op, r.id, r.ttl = key, op, id, ttl
 	r.state.Store(pending)
-	r.moved, r.word, r.payload, r.err = 0, "", "", nil
+	r.moved, r.then, r.word, r.payload, r.err = 0, nil, "", "", nil
 	return r
 }
 
@@ -81,6 +82,10 @@ func (r *request) await(ctx context.Context, patience time.Duration) error {
 // finish hands the answer to who waits for it, or deals with it when nobody does.
 func (r *request) finish(word, payload string, err error) {
 	r.word, r.payload, r.err = word, payload, err
+	if then := r.then; then != nil {
+		then(r.via.engine.released(r))
+		return
+	}
 	if r.state.CompareAndSwap(sent, answered) {
 		r.done <- struct{}{}
 		return
@@ -118,6 +123,11 @@ type combiner struct {
 	idle    int            // of them, asleep and not woken yet
 	began   driver.Instant // when the latest call left
 	terms   terms
+
+	// leaving counts, by key, the releases that nobody waits for and that are in a call. Who
+	// made one may ask for the name again before it is answered, and must not overtake it in
+	// another call.
+	leaving map[string]int
 }
 
 // submit makes the requests. Each is answered in any case.
@@ -157,37 +167,56 @@ func (c *combiner) send() {
 	}
 }
 
-// take moves up to maxBatch requests that are still wanted into b. When there are none it
+// take moves up to maxBatch requests into b, whose last call is over. When there are none it
 // counts the sender as idle.
 func (c *combiner) take(b *batch) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	b.reset()
-	n := 0
-	for _, r := range c.queue {
-		if len(b.requests) == maxBatch {
-			break
-		}
-		n++
-		if r.state.CompareAndSwap(pending, sent) {
-			b.requests = append(b.requests, r)
+	for _, key := range b.leaving {
+		if c.leaving[key]--; c.leaving[key] == 0 {
+			delete(c.leaving, key)
 		}
 	}
-	rest := copy(c.queue, c.queue[n:])
-	clear(c.queue[rest:])
-	c.queue = c.queue[:rest]
+	b.reset()
+	c.fill(b)
 	if len(b.requests) == 0 {
 		c.idle++
 		return false
+	}
+	for _, r := range b.requests {
+		if r.then != nil {
+			b.leaving = append(b.leaving, r.key)
+			c.leaving[r.key]++
+		}
 	}
 	b.known = c.terms.known()
 	c.began = c.engine.clock.Now()
 	return true
 }
 
+// fill takes from the queue what is still wanted and may leave now.
+func (c *combiner) fill(b *batch) {
+	rest := 0
+	for i, r := range c.queue {
+		if len(b.requests) == maxBatch {
+			rest += copy(c.queue[rest:], c.queue[i:])
+			break
+		}
+		if c.leaving[r.key] > 0 { // the sender of that release comes for it
+			c.queue[rest] = r
+			rest++
+		} else if r.state.CompareAndSwap(pending, sent) {
+			b.requests = append(b.requests, r)
+		}
+	}
+	clear(c.queue[rest:])
+	c.queue = c.queue[:rest]
+}
+
 // batch is a sender's workplace: the requests of one turn, and the arguments of their calls.
 type batch struct {
 	requests []*request
+	leaving  []string // keys of the releases among them that nobody waits for
 	call     call
 	args     []any
 	known    string
@@ -198,7 +227,8 @@ type batch struct {
 func (b *batch) reset() {
 	clear(b.requests)
 	clear(b.args)
-	b.requests, b.args = b.requests[:0], b.args[:0]
+	clear(b.leaving)
+	b.requests, b.args, b.leaving = b.requests[:0], b.args[:0], b.leaving[:0]
 }
 
 // exchange sends the requests and hands out the answers.

@@ -98,6 +98,8 @@ local function release(key, token)
   local done = type(v) ~= 'table' and free(key, v, token)
   local waiting = redis.call('EXISTS', QUEUE .. key) == 1 and (v == GROUP or not done) and forget(key, token)
   if done or waiting then settle(key) end
+  -- A master that has just taken over may never have heard of what is given back.
+  if not v and phase ~= 'open' then done = true end
   return (done or waiting) and '=' or '-'
 end
 
