@@ -96,7 +96,7 @@ func (b *book) ask(req *driver.Request) ledger.Verdict {
 		b.strike() // it belongs to the member that this engine was before
 	}
 	for {
-		verdict := b.st.Ask(req, b.me.home, &b.st.fences, nowMicros())
+		_, verdict := b.st.Ask(req, b.me.home, &b.st.fences, nowMicros())
 		if verdict == ledger.Granted || verdict == ledger.Missing || !b.strike() {
 			return verdict
 		}

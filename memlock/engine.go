@@ -44,26 +44,31 @@ var errQueued = driver.Failf(driver.Held, "queued")
 
 // ask enters req into the book, or looks again how it stands there.
 func (e *Engine) ask(req *driver.Request, w *wait) (driver.Grant, error) {
-	s := e.store
-	sh := s.lock(req.Name)
-	defer sh.mu.Unlock()
-	now := s.clock.Now() // under the lock: no later change of the book has an earlier time
+	sh := e.store.lock(req.Name)
 	at := sh.books.Open(req.Name)
-	defer sh.close(at)
-	b := &at.Value
+	grant, err := e.store.answer(sh, &at.Value, req, w)
+	sh.close(at)
+	sh.mu.Unlock()
+	return grant, err
+}
+
+// answer is ask once the book is open.
+func (s *Store) answer(sh *shard, b *book, req *driver.Request, w *wait) (driver.Grant, error) {
+	now := s.clock.Now() // under the lock: no later change of the book has an earlier time
 	if b.expire(now) {
 		s.settle(sh, b, now)
 	}
-	verdict := b.Ask(req, "", &sh.fences, s.micros(now))
+	share, verdict := b.Ask(req, "", &sh.fences, s.micros(now))
 	if verdict == ledger.Queued {
 		b.enroll(req.Token, w)
 		w.next = b.nextEnd(now.Add(MaxTTL)).Sub(now)
 		return driver.Grant{}, errQueued
 	}
-	b.dismiss(w)
+	if w.wake != nil {
+		b.dismiss(w)
+	}
 	switch verdict {
 	case ledger.Granted:
-		share := b.Find(req.Token)
 		share.TTL, share.Until = req.TTL, now.Add(req.TTL)
 		return driver.Grant{Fence: share.Fence, FenceSpan: share.FenceSpan, Sent: now}, nil
 	case ledger.Mismatch:
@@ -89,9 +94,6 @@ func (b *book) enroll(token driver.Token, w *wait) {
 
 // dismiss ends what enroll began.
 func (b *book) dismiss(w *wait) {
-	if w.wake == nil {
-		return
-	}
 	b.waiters = slices.DeleteFunc(b.waiters, func(x waiter) bool { return x.wake == w.wake })
 	w.wake = nil
 }
@@ -227,25 +229,11 @@ func (e *Engine) Release(ctx context.Context, c driver.Claim) error {
 			return err
 		}
 	}
-	s := e.store
-	sh := s.lock(c.Name)
-	defer sh.mu.Unlock()
+	sh := e.store.lock(c.Name)
 	at := sh.books.Open(c.Name)
-	defer sh.close(at)
-	b := &at.Value
-	// A share that is still in the book kept everybody else out until now, even if its time
-	// is over: nobody has asked for it since, or it would not be there.
-	share := b.Find(c.Token)
-	held := share != nil && share.State != ledger.Waiting
-	if share != nil {
-		b.Remove(c.Token)
-	}
-	if len(b.waiters) > 0 {
-		now := s.clock.Now()
-		b.wake(c.Token) // a call that still waits under this token begins anew
-		b.expire(now)
-		s.settle(sh, b, now)
-	}
+	held := e.store.strike(sh, &at.Value, &c)
+	sh.close(at)
+	sh.mu.Unlock()
 	switch {
 	case fault.DropReply:
 		return errDropped
@@ -253,6 +241,20 @@ func (e *Engine) Release(ctx context.Context, c driver.Claim) error {
 		return errNotHeld
 	}
 	return nil
+}
+
+// strike takes the share of c out of the book, and reports whether it was held.
+func (s *Store) strike(sh *shard, b *book, c *driver.Claim) bool {
+	// A share that is still in the book kept everybody else out until now, even if its time
+	// is over: nobody has asked for it since, or it would not be there.
+	was, found := b.Remove(c.Token)
+	if len(b.waiters) > 0 {
+		now := s.clock.Now()
+		b.wake(c.Token) // a call that still waits under this token begins anew
+		b.expire(now)
+		s.settle(sh, b, now)
+	}
+	return found && was != ledger.Waiting
 }
 
 var errNotHeld = driver.Fail(driver.NotHeld, nil)

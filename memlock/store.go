@@ -77,19 +77,19 @@ func (s *Store) until(sh *ledger.Share) time.Time { return s.wallTime(sh.Until) 
 
 // lock locks the shard of name and returns it.
 func (s *Store) lock(name string) *shard {
-	sh := &s.shards[spread(name)%uint(len(s.shards))]
+	sh := &s.shards[spread(name)%uint32(len(s.shards))]
 	sh.mu.Lock()
 	return sh
 }
 
 // spread is a hash that costs next to nothing and tells names apart that count up, as most
 // names do. Where it fails, names share a mutex, nothing else.
-func spread(name string) (h uint) {
-	h = uint(len(name))
+func spread(name string) uint32 {
+	h := uint32(len(name))
 	for i := max(0, len(name)-4); i < len(name); i++ {
-		h = h*31 + uint(name[i])
+		h = h<<8 | uint32(name[i])
 	}
-	return h
+	return h * 0x9E3779B1 >> 26 // by the golden ratio: the top bits, which depend on all others
 }
 
 // close ends a call's use of a book. The book of a name that nobody holds or waits for is

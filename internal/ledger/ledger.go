@@ -66,35 +66,35 @@ const (
 	Missing                 // an upgrade without an Upgradeable share
 )
 
-// Ask enters req into the book. When it is granted, its share carries its numbers. Waiters
-// before it are not affected, so there is nobody else to wake.
-func (l *Ledger) Ask(req *driver.Request, home string, fences *Fences, nowMicros int64) Verdict {
+// Ask enters req into the book. When it is granted, its share is returned and carries its
+// numbers. Waiters before it are not affected, so there is nobody else to wake.
+func (l *Ledger) Ask(req *driver.Request, home string, fences *Fences, nowMicros int64) (*Share, Verdict) {
 	i := l.find(req.Token)
 	switch {
 	case i < 0 && req.Upgrade:
-		return Missing
+		return nil, Missing
 	case i < 0:
 		if l.mismatch(req) {
-			return Mismatch
+			return nil, Mismatch
 		}
 		i = l.enter(req, home)
 	case req.Upgrade && l.Shares[i].State == Held && l.Shares[i].Mode == driver.Upgradeable:
 		l.Shares[i].State = Upgrading
 	case req.Upgrade && l.Shares[i].Mode != driver.Exclusive && l.Shares[i].State != Upgrading:
-		return Missing
+		return nil, Missing
 	}
 	l.Shares[i].Span = req.Span
 	// A share that is held already is granted again, with numbers of its own: the reply to
 	// the first grant may have been lost.
 	if s := &l.Shares[i]; s.State == Held || l.admissible(i) {
 		l.grant(s, fences, nowMicros)
-		return Granted
+		return s, Granted
 	}
 	if req.Wait {
-		return Queued
+		return nil, Queued
 	}
 	l.Withdraw(req.Token)
-	return Refused
+	return nil, Refused
 }
 
 // enter appends a share that waits, and returns its index. It writes every field in place,
@@ -116,7 +116,9 @@ func (l *Ledger) enter(req *driver.Request, home string) int {
 // strike removes share i and leaves no trace of it in the room behind the others.
 func (l *Ledger) strike(i int) {
 	last := len(l.Shares) - 1
-	copy(l.Shares[i:], l.Shares[i+1:])
+	if i < last {
+		copy(l.Shares[i:], l.Shares[i+1:])
+	}
 	l.Shares[last] = Share{}
 	l.Shares = l.Shares[:last]
 }
@@ -139,14 +141,16 @@ func (l *Ledger) Find(token driver.Token) *Share {
 	return nil
 }
 
-// Remove strikes the token's share out, held or waiting, and reports whether there was one.
-func (l *Ledger) Remove(token driver.Token) bool {
+// Remove strikes the token's share out, held or waiting. It returns its state, and whether
+// there was one.
+func (l *Ledger) Remove(token driver.Token) (was State, found bool) {
 	i := l.find(token)
 	if i < 0 {
-		return false
+		return 0, false
 	}
+	was = l.Shares[i].State
 	l.strike(i)
-	return true
+	return was, true
 }
 
 // Withdraw takes back what the token waits for and keeps what it holds: a waiting request is

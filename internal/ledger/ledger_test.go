@@ -34,9 +34,12 @@ func operate(rng *rand.Rand, steps int) error {
 		switch op := rng.IntN(10); {
 		case op < 6:
 			req := request(rng, token, share)
-			verdict := l.Ask(&req, "home", &f, now)
+			granted, verdict := l.Ask(&req, "home", &f, now)
+			if (granted != nil) != (verdict == Granted) || granted != nil && granted != l.Find(token) {
+				return fmt.Errorf("step %d: verdict %d with the share %+v", step, verdict, granted)
+			}
 			if verdict == Granted {
-				if err := numbers(l.Find(token), &highest, req.Span); err != nil {
+				if err := numbers(granted, &highest, req.Span); err != nil {
 					return fmt.Errorf("step %d: %w", step, err)
 				}
 			}
