@@ -11,11 +11,13 @@ import (
 // acquire takes the share that h describes: from another goroutine of this process where
 // that is possible, from the engine otherwise.
 func (c *Client) acquire(ctx context.Context, op string, h *handle, wait bool) (*Lease, error) {
+	if !c.hooked() {
+		l, _, err := c.take(ctx, op, h, wait)
+		return l, err
+	}
 	ctx, end := c.started(ctx, op, h.name)
 	l, how, err := c.take(ctx, op, h, wait)
-	if end != nil {
-		end(how, err)
-	}
+	end(how, err)
 	return l, err
 }
 
@@ -27,10 +29,12 @@ func (c *Client) take(ctx context.Context, op string, h *handle, wait bool) (*Le
 	b.mu.Lock()
 	at := b.names.Open(h.name)
 	q := &at.Value
-	if l := c.joinNow(q, h); l != nil {
-		b.names.Close(at)
-		b.mu.Unlock()
-		return l.bind(ctx), Joined, nil
+	if h.mode == driver.Shared && q.readers != nil {
+		if l := c.joinNow(ctx, q, h); l != nil {
+			b.names.Close(at)
+			b.mu.Unlock()
+			return l, Joined, nil
+		}
 	}
 	if !wait {
 		if q.excl != nil {
@@ -82,16 +86,16 @@ func (c *Client) admit(ctx context.Context, op string, h *handle) error {
 	return nil
 }
 
-// joinNow lets a reader join the shared claim of this process, unless somebody came before.
-func (c *Client) joinNow(q *queue, h *handle) *Lease {
-	if h.mode != driver.Shared || q.readers == nil || q.waiters.n > 0 || q.asking {
+// joinNow lets a reader join the shared claim that q has, unless somebody came before.
+func (c *Client) joinNow(ctx context.Context, q *queue, h *handle) *Lease {
+	if q.waiters.n > 0 || q.asking {
 		return nil
 	}
 	now := c.clock.Now()
 	if !q.readers.joinable(h, now) {
 		return nil
 	}
-	return q.readers.newLease(h, now)
+	return q.readers.newLease(ctx, now)
 }
 
 // queueUp waits in the local queue. It returns a lease, an error, or neither when it is this
@@ -99,7 +103,7 @@ func (c *Client) joinNow(q *queue, h *handle) *Lease {
 // returns with the bucket unlocked and, but for a turn, q no longer in use.
 func (c *Client) queueUp(ctx context.Context, op string, at *namemap.Entry[queue], h *handle) (*Lease, Acquisition, error) {
 	b := h.bucket
-	w := c.newWaiter(h)
+	w := c.newWaiter(ctx, h)
 	at.Value.waiters.push(w)
 	b.mu.Unlock()
 	defer w.free()
@@ -119,7 +123,7 @@ func (c *Client) queueUp(ctx context.Context, op string, at *namemap.Entry[queue
 		b.mu.Unlock()
 		return nil, "", c.fail(op, h.name, ErrClosed, nil)
 	}
-	return w.lease.bind(ctx), w.how, nil
+	return w.lease, w.how, nil
 }
 
 // leave takes a waiter whose context ended out of the queue. What it was given in the same
@@ -145,7 +149,7 @@ func (c *Client) leave(ctx context.Context, op string, at *namemap.Entry[queue],
 	}
 	b.mu.Unlock()
 	if w.lease != nil {
-		go w.lease.bind(ctx).Unlock() // a failure is the business of the clean-up
+		go w.lease.Unlock() // a failure is the business of the clean-up
 	}
 	return err
 }
@@ -154,11 +158,12 @@ func (c *Client) leave(ctx context.Context, op string, at *namemap.Entry[queue],
 // the bucket unlocked and q no longer in use.
 func (c *Client) ask(ctx context.Context, op string, at *namemap.Entry[queue], h *handle, wait bool) (*Lease, error) {
 	b, q := h.bucket, &at.Value
-	req := driver.Request{
-		Name: h.name, Mode: h.mode, Weight: h.weight, Limit: h.limit,
-		Token: newToken(), Owner: h.owner, TTL: h.ttl, Wait: wait,
-		Span: 1 + min(q.waiters.n, c.cfg.MaxLocalHandovers),
-	}
+	// Filled in place: see claim.describe.
+	var req driver.Request
+	drawToken(&req.Token)
+	req.Name, req.Mode, req.Weight, req.Limit = h.name, h.mode, h.weight, h.limit
+	req.Owner, req.TTL, req.Wait = h.owner, h.ttl, wait
+	req.Span = 1 + min(q.waiters.n, c.cfg.MaxLocalHandovers)
 	b.mu.Unlock()
 
 	g, err := c.engine.Acquire(ctx, req)
@@ -190,7 +195,7 @@ func (c *Client) granted(ctx context.Context, op string, at *namemap.Entry[queue
 	b := h.bucket
 	var failure *Error
 	lives := g.Lives(h.ttl)
-	if c.remote && c.clock.Now().Sub(g.Sent) > lives/2 || lives < h.ttl && h.renewEvery == 0 {
+	if c.remote && c.clock.Now().Sub(g.Sent) > lives/2 || lives < h.ttl && !h.renewed {
 		failure = c.verify(ctx, op, req, &g)
 	}
 	b.mu.Lock()
@@ -209,14 +214,14 @@ func (c *Client) granted(ctx context.Context, op string, at *namemap.Entry[queue
 		return nil, failure
 	}
 	cl := c.newClaim(at, h, req, g)
-	l := cl.newLease(h, g.Sent)
+	l := cl.newLease(ctx, g.Sent)
 	if h.mode == driver.Shared && at.Value.waiters.n > 0 {
 		at.Value.joinReaders(g.Sent)
 	}
 	c.renewer.watch(cl, cl.nextDue(g.Sent))
 	c.stepBack(b, at, req.Wait)
 	b.mu.Unlock()
-	return l.bind(ctx), nil
+	return l, nil
 }
 
 // verify renews a grant that reached us late, and with that proves that it still stands: the

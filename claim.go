@@ -1,6 +1,7 @@
 package holdfast
 
 import (
+	"context"
 	"math"
 	"sync/atomic"
 	"time"
@@ -13,36 +14,31 @@ import (
 // exclusive claim, which is handed from lease to lease; several at once for a shared one,
 // which readers join. Guarded by the bucket's mutex, but for what names another guard.
 type claim struct {
-	h       *handle               // of the first lease; later ones differ in their times only
-	at      *namemap.Entry[queue] // not to be used once the claim is retired
-	token   driver.Token
-	renewed chan struct{} // closed when the renewal under way ends; made by who waits for that
+	h      *handle               // of the first lease; later ones differ in their times only
+	at     *namemap.Entry[queue] // not to be used once the claim is retired
+	token  driver.Token
+	answer chan struct{} // closed when the renewal under way ends; made by who waits for that
 
 	mode      driver.Mode // not that of h after an upgrade
 	state     claimState
+	renewed   bool          // it is renewed, every so often as the TTL says
 	renewing  bool          // a renewal is under way
 	upgrading bool          // an upgrade is under way
 	brief     bool          // granted for less than was asked for, and not renewed since
-	handed    int32         // hand-overs so far
+	settled   bool          // slot is that in the renewer's heap, and guarded by the renewer's mutex
+	slot      int32         // place plus one in the bucket's notes or in that heap; 0: in neither
+	left      int32         // fence numbers not handed out yet: from next on
 	atMost    time.Duration // while an upgrade may be granted, for this TTL, at any moment; 0: none may
 
-	ttl        time.Duration
-	renewEvery time.Duration  // 0: not renewed
-	since      driver.Instant // when the first lease began
-	expiry     driver.Instant // until when the share may be relied on, unless it is renewed
-	holdUntil  driver.Instant // end of the current lease's MaxHold
-	next, top  int64          // fence numbers not handed out yet
-	leases     *Lease         // list of the leases that hold the claim
-	first      Lease          // storage for the lease that most claims only ever have
+	ttl       time.Duration
+	expiry    driver.Instant           // until when the share may be relied on, unless it is renewed
+	holdUntil driver.Instant           // end of the current lease's MaxHold
+	next      int64                    // fence number of the next lease
+	release   atomic.Pointer[deadline] // of the release, once the engine asked for it
 
-	last    *Lease                   // the one whose Unlock releases the claim
-	release atomic.Pointer[deadline] // of that release, once the engine asked for it
-
-	// For the renewer. Once settled, slot and due are guarded by its mutex instead.
-	settled bool           // due and slot are those of the heap, not of the bucket's notes
-	slot    int32          // its place plus one; 0 when it has none
-	due     driver.Instant // when it needs attention
-	early   time.Duration  // how long before that others may be taken along; with settled
+	// first is the lease that most claims only ever have. It is the head of the list of those
+	// that hold the claim, and stays in it when it does not hold the claim any more.
+	first Lease
 }
 
 type claimState uint8
@@ -73,7 +69,7 @@ func ttlFor(d time.Duration) time.Duration {
 func (c *Client) newClaim(at *namemap.Entry[queue], h *handle, req *driver.Request, g driver.Grant) *claim {
 	cl := &claim{
 		h: h, at: at, mode: h.mode, token: req.Token,
-		since: g.Sent, next: g.Fence, top: g.Fence + int64(g.FenceSpan) - 1,
+		next: g.Fence, left: int32(min(g.FenceSpan, req.Span)), // no more were asked for
 	}
 	at.Share()
 	cl.adopt(h, g.Sent)
@@ -91,14 +87,14 @@ func (c *Client) newClaim(at *namemap.Entry[queue], h *handle, req *driver.Reque
 // adopt takes over the settings of the handle whose lease holds the claim from now on. It
 // never moves the expiry of a share that the engine may end: only a renewal does.
 func (cl *claim) adopt(h *handle, now driver.Instant) {
-	cl.ttl, cl.renewEvery, cl.holdUntil = h.ttl, h.renewEvery, forever
+	cl.ttl, cl.renewed, cl.holdUntil = h.ttl, h.renewed, forever
 	if end := now.Add(h.maxHold); end > now { // neither none nor beyond the end of time
 		cl.holdUntil = end
 	}
 	if !cl.h.client.caps.Expires {
 		cl.expiry = forever
 	}
-	if h.renewEvery == 0 {
+	if !h.renewed {
 		cl.expiry = min(cl.expiry, now.Add(usable(h.ttl)))
 	}
 }
@@ -109,7 +105,7 @@ func (cl *claim) prolong(sent driver.Instant, ttl time.Duration) {
 	if cl.atMost > 0 {
 		ttl = min(ttl, cl.atMost)
 	}
-	if cl.h.client.caps.Expires || cl.renewEvery == 0 {
+	if cl.h.client.caps.Expires || !cl.renewed {
 		cl.expiry = sent.Add(usable(ttl))
 	}
 }
@@ -140,54 +136,66 @@ func (cl *claim) within(ttl time.Duration, now driver.Instant) time.Duration {
 }
 
 // driverClaim is the engine's view of the claim.
-func (cl *claim) driverClaim() driver.Claim {
-	return driver.Claim{
-		Name: cl.h.name, Mode: cl.mode, Weight: cl.h.weight, Limit: cl.h.limit,
-		Token: cl.token, Owner: cl.h.owner, TTL: cl.ttl, Fence: cl.top,
-	}
+func (cl *claim) driverClaim() (d driver.Claim) {
+	cl.describe(&d)
+	return d
 }
 
-// newLease puts a lease with the next fence number on the claim.
-func (cl *claim) newLease(h *handle, now driver.Instant) *Lease {
-	l := &cl.first
-	if l.claim != nil {
-		l = new(Lease)
+// describe writes the engine's view of the claim to d, field by field: the compiler builds a
+// literal elsewhere and copies it at once, in larger pieces than it was written, for which the
+// processor has to wait until the writes have left its store buffer.
+func (cl *claim) describe(d *driver.Claim) {
+	d.Name, d.Mode, d.Weight, d.Limit = cl.h.name, cl.mode, cl.h.weight, cl.h.limit
+	d.Token, d.Owner, d.TTL, d.Fence = cl.token, cl.h.owner, cl.ttl, cl.next+int64(cl.left)-1
+}
+
+// newLease puts a lease with the next fence number on the claim. It carries the values of ctx.
+func (cl *claim) newLease(ctx context.Context, now driver.Instant) *Lease {
+	first := &cl.first
+	l := first
+	if first.claim != nil {
+		l = &Lease{prev: first, next: first.next}
+		if l.next != nil {
+			l.next.prev = l
+		}
+		first.next = l
 	}
-	l.claim, l.fence, l.began = cl, cl.next, now
+	l.claim, l.fence, l.began, l.values = cl, cl.next, now, ctx
 	cl.next++
-	l.next = cl.leases
-	if l.next != nil {
-		l.next.prev = l
-	}
-	cl.leases = l
+	cl.left--
 	return l
 }
 
-// drop takes a lease off the claim.
+// drop takes a lease that has ended off the claim.
 func (cl *claim) drop(l *Lease) {
-	if l.prev != nil {
-		l.prev.next = l.next
-	} else {
-		cl.leases = l.next
+	if l == &cl.first {
+		return
 	}
+	l.prev.next = l.next
 	if l.next != nil {
 		l.next.prev = l.prev
 	}
 	l.prev, l.next = nil, nil
 }
 
+// held reports whether a lease holds the claim.
+func (cl *claim) held() bool { return cl.first.state == leaseHeld || cl.first.next != nil }
+
+// since is when the first lease began.
+func (cl *claim) since() driver.Instant { return cl.first.began }
+
 // heir returns the waiter that the claim may be handed to, or nil. A predecessor and its
 // heir never share a fence: each takes a number of the span that the engine reserved. The
-// claim goes back to the engine when the numbers, the count or the window are used up, so
-// that other processes get their turn, and when too little of the TTL is left for the heir.
+// claim goes back to the engine when the numbers or the window are used up, so that other
+// processes get their turn, and when too little of the TTL is left for the heir. The numbers
+// bound the count as well: no more are asked for than MaxLocalHandovers allows.
 func (cl *claim) heir(now driver.Instant) *waiter {
 	w := cl.at.Value.waiters.front()
 	if w == nil || cl.mode == driver.Shared || cl.atMost > 0 || w.h.mode != cl.mode ||
 		w.h.weight != cl.h.weight || w.h.limit != cl.h.limit || w.h.owner != cl.h.owner {
 		return nil
 	}
-	most := cl.h.client.cfg.MaxLocalHandovers
-	if cl.next > cl.top || int(cl.handed) >= most || now.Sub(cl.since) >= w.h.window || !cl.enoughLeft(w.h, now) {
+	if cl.left < 1 || now.Sub(cl.since()) >= w.h.window || !cl.enoughLeft(w.h, now) {
 		return nil
 	}
 	return w
@@ -198,9 +206,9 @@ func (cl *claim) heir(now driver.Instant) *waiter {
 func (cl *claim) enoughLeft(h *handle, now driver.Instant) bool {
 	need := max(h.ttl/3, h.ttl-usable(h.ttl))
 	if cl.brief {
-		need = min(need, cl.expiry.Sub(cl.since)/3) // its renewal is due sooner as well
+		need = min(need, cl.expiry.Sub(cl.since())/3) // its renewal is due sooner as well
 	}
-	if h.renewEvery == 0 {
+	if !h.renewed {
 		need = max(need, usable(h.ttl)-h.window)
 	}
 	return cl.expiry == forever || cl.expiry.Sub(now) >= need
@@ -208,19 +216,18 @@ func (cl *claim) enoughLeft(h *handle, now driver.Instant) bool {
 
 // handOver makes w the holder. The old lease is off the claim by now.
 func (cl *claim) handOver(w *waiter, now driver.Instant) {
-	cl.handed++
 	if !cl.suits(w.h) {
 		cl.adopt(w.h, now)
 		cl.h.client.renewer.schedule(cl, cl.nextDue(now))
 	}
 	cl.at.Value.waiters.remove(w)
-	w.give(cl.newLease(w.h, now), HandedOver)
+	w.give(cl.newLease(w.ctx, now), HandedOver)
 	cl.h.bucket.names.Close(cl.at) // the waiter's use; the claim has its own
 }
 
 // suits reports whether the claim has the settings of h already.
 func (cl *claim) suits(h *handle) bool {
-	return cl.ttl == h.ttl && cl.renewEvery == h.renewEvery && cl.holdUntil == forever && h.maxHold == 0
+	return cl.ttl == h.ttl && cl.renewed == h.renewed && cl.holdUntil == forever && h.maxHold == 0
 }
 
 // joinable reports whether a reader may join the shared claim: it is young, so that writers
@@ -228,15 +235,15 @@ func (cl *claim) suits(h *handle) bool {
 // number left.
 func (cl *claim) joinable(h *handle, now driver.Instant) bool {
 	return cl != nil && cl.state == live && h.mode == driver.Shared &&
-		cl.next <= cl.top &&
-		now.Sub(cl.since) < h.window && cl.h.owner == h.owner && cl.suits(h) && cl.enoughLeft(h, now)
+		cl.left > 0 &&
+		now.Sub(cl.since()) < h.window && cl.h.owner == h.owner && cl.suits(h) && cl.enoughLeft(h, now)
 }
 
 // holder describes the claim to this process's own goroutines.
 func (cl *claim) holder(now driver.Instant) *Holder {
 	wall := time.Now()
 	h := &Holder{Owner: cl.h.owner, Mode: cl.mode, Weight: cl.h.weight, Fence: cl.next - 1}
-	h.Since = wall.Add(-now.Sub(cl.since)).Round(0)
+	h.Since = wall.Add(-now.Sub(cl.since())).Round(0)
 	if end := cl.deadline(); end != forever {
 		h.Until = wall.Add(end.Sub(now)).Round(0)
 	}

@@ -40,7 +40,7 @@ type Client struct {
 type bucket struct {
 	mu    sync.Mutex
 	names namemap.Map[queue]
-	fresh []*claim // claims that the renewer has not seen yet
+	fresh []watched // claims that the renewer has not seen yet
 }
 
 // New returns a client on engine, which it owns from then on: Close closes it. It does no
@@ -133,11 +133,10 @@ func (c *Client) bucket(name string) *bucket {
 	return &c.buckets[maphash.String(c.seed, name)%uint64(len(c.buckets))]
 }
 
-// newToken draws a fresh token from the runtime's own generator: ChaCha8, seeded by the
+// drawToken draws a fresh token from the runtime's own generator: ChaCha8, seeded by the
 // system, which forgets what it gave out. crypto/rand would take a fifth of the time of an
 // uncontended lock for the same strength.
-func newToken() (t driver.Token) {
+func drawToken(t *driver.Token) {
 	binary.LittleEndian.PutUint64(t[:8], rand.Uint64())
 	binary.LittleEndian.PutUint64(t[8:], rand.Uint64())
-	return t
 }

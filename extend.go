@@ -39,9 +39,6 @@ func (l *Lease) Extend(ctx context.Context, ttl time.Duration) error {
 		relied = 0 // it is another lease's by now, with settings of its own
 	case ended == nil && c.clock.Now() < cl.deadline():
 		cl.ttl = ttl
-		if cl.renewEvery > 0 {
-			cl.renewEvery = c.cfg.renewEvery(ttl)
-		}
 	}
 	finish := cl.renewedFor(sent, relied, err)
 	b.mu.Unlock()
@@ -58,7 +55,7 @@ func (l *Lease) Extend(ctx context.Context, ttl time.Duration) error {
 }
 
 // renewEvery is how often a lease of that TTL is renewed.
-func (c Config) renewEvery(ttl time.Duration) time.Duration {
+func (c *Config) renewEvery(ttl time.Duration) time.Duration {
 	if c.RenewInterval > 0 && c.RenewInterval < ttl/2 {
 		return c.RenewInterval
 	}
@@ -102,7 +99,7 @@ func (l *Lease) beginExtend(ctx context.Context, ttl time.Duration) (claim drive
 	if end := cl.deadline(); end != forever {
 		patience = end.Sub(sent)
 	}
-	if cl.renewEvery > 0 {
+	if cl.renewed {
 		patience /= 2
 	}
 	return claim, sent, patience, nil
@@ -179,7 +176,7 @@ func (l *Lease) upgradedTo(g driver.Grant, err error) error {
 	if failure == nil && ended == nil {
 		if late = c.clock.Now() >= cl.deadline(); !late {
 			cl.mode, l.upgraded, l.fence = driver.Exclusive, true, g.Fence
-			cl.next, cl.top = g.Fence+1, g.Fence+int64(g.FenceSpan)-1
+			cl.next, cl.left = g.Fence+1, 0 // one was asked for
 			cl.at.Value.excl = cl
 		}
 	}

@@ -16,11 +16,11 @@ type handle struct {
 	mode          driver.Mode
 	weight, limit int
 
-	ttl        time.Duration
-	renewEvery time.Duration // 0: not renewed
-	window     time.Duration // for local hand-overs
-	maxHold    time.Duration // 0: no limit
-	owner      string
+	ttl     time.Duration
+	renewed bool          // every so often as the TTL says
+	window  time.Duration // for local hand-overs
+	maxHold time.Duration // 0: no limit
+	owner   string
 
 	err error // what is wrong with the above; every use fails with it
 }
@@ -41,7 +41,7 @@ func WithTTL(ttl time.Duration) Option {
 // LocalHandoverWindow earlier, and ends that much earlier.
 func WithoutRenewal() Option {
 	return func(h *handle) error {
-		h.renewEvery = 0
+		h.renewed = false
 		return nil
 	}
 }
@@ -69,20 +69,16 @@ func WithOwner(label string) Option {
 
 // newHandle returns a handle with the client's settings, opts applied, everything checked.
 func (c *Client) newHandle(name string, mode driver.Mode, opts []Option) handle {
-	h := handle{client: c, name: name, mode: mode, ttl: c.cfg.TTL, owner: c.cfg.Owner}
+	h := handle{client: c, name: name, mode: mode, ttl: c.cfg.TTL, renewed: true, owner: c.cfg.Owner}
 	h.bucket = c.bucket(name)
-	h.renewEvery = -1
 	var v violations
 	v.check(driver.CheckName(name))
 	for _, opt := range opts {
 		v.check(opt(&h))
 	}
 	v.add(h.maxHold > 0 && h.maxHold < h.ttl, "MaxHold is %v: it must be at least the TTL of %v", h.maxHold, h.ttl)
-	if h.renewEvery < 0 {
-		h.renewEvery = c.cfg.RenewInterval
-		v.add(h.renewEvery >= h.ttl/2 && h.renewEvery > 0,
-			"RenewInterval is %v: it must be below half the TTL of %v", h.renewEvery, h.ttl)
-		h.renewEvery = c.cfg.renewEvery(h.ttl)
+	if every := c.cfg.RenewInterval; h.renewed {
+		v.add(every >= h.ttl/2 && every > 0, "RenewInterval is %v: it must be below half the TTL of %v", every, h.ttl)
 	}
 	if h.window = c.cfg.LocalHandoverWindow; h.window == 0 {
 		h.window = h.ttl / 10

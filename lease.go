@@ -18,16 +18,16 @@ type Lease struct {
 	fence int64
 	began driver.Instant
 
-	values context.Context // of the acquire call
-	ctx    *leaseContext   // made when first asked for
+	values context.Context // of the acquire call; a *leaseContext with them once that was made
 
 	state    leaseState
 	upgraded bool   // by Upgrade, from an upgradeable reader's
 	cause    *Error // why it was lost, nil if it was not
 
-	prev, next *Lease // in the claim's list
+	prev, next *Lease // in the claim's list, of which its first lease is the head
 }
 
+// leaseContext is the context of a lease, which is made when it is first asked for.
 type leaseContext struct {
 	context.Context
 	cancel context.CancelCauseFunc
@@ -40,12 +40,6 @@ const (
 	leaseLost
 	leaseReleased
 )
-
-// bind keeps the values of the context that the lease was acquired with.
-func (l *Lease) bind(ctx context.Context) *Lease {
-	l.values = ctx
-	return l
-}
 
 // Name returns the name of the lock.
 func (l *Lease) Name() string { return l.claim.h.name }
@@ -76,9 +70,11 @@ func (l *Lease) Context() context.Context {
 	b := l.claim.h.bucket
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	if l.ctx == nil {
+	made := l.made()
+	if made == nil {
 		ctx, cancel := context.WithCancelCause(context.WithoutCancel(l.values))
-		l.ctx = &leaseContext{ctx, cancel}
+		made = &leaseContext{ctx, cancel}
+		l.values = made
 		switch {
 		case l.cause != nil: // lost, and perhaps released since
 			cancel(l.cause)
@@ -86,7 +82,14 @@ func (l *Lease) Context() context.Context {
 			cancel(nil)
 		}
 	}
-	return l.ctx.Context
+	return made.Context
+}
+
+// made returns the lease's context if somebody has asked for it. Nobody outside ever sees a
+// *leaseContext, so the acquire call cannot have come with one. The bucket is locked.
+func (l *Lease) made() *leaseContext {
+	ctx, _ := l.values.(*leaseContext)
+	return ctx
 }
 
 // Remaining returns for how long the lease can be relied on by the local clock, should no
@@ -122,14 +125,18 @@ func (l *Lease) Unlock() error {
 		b.mu.Unlock()
 		return err
 	}
-	ctx, gone, renewing := l.ctx, c.passOn(cl), cl.renewing
+	ctx, gone, renewing := l.made(), c.passOn(cl), cl.renewing
+	var share driver.Claim
+	if gone {
+		cl.describe(&share)
+	}
 	b.mu.Unlock()
 	if ctx != nil {
 		ctx.cancel(nil)
 	}
 	var err error
 	if gone {
-		err = c.giveBack(l, renewing)
+		err = c.giveBack(l, &share, renewing)
 	}
 	if m := c.cfg.Metrics; m != nil {
 		m.Released(cl.h.name, c.clock.Now().Sub(l.began), err)
@@ -157,7 +164,7 @@ func (c *Client) lostError(op string, cause *Error) error {
 // passOn finds the claim a new holder within the process, or closes it and reports that it
 // has to go back to the engine. The bucket is locked.
 func (c *Client) passOn(cl *claim) (gone bool) {
-	if cl.leases != nil {
+	if cl.held() {
 		return false // other readers hold it still
 	}
 	if cl.at.Value.waiters.n > 0 {
@@ -173,11 +180,10 @@ func (c *Client) passOn(cl *claim) (gone bool) {
 	return true
 }
 
-// giveBack releases a closed claim on the engine.
-func (c *Client) giveBack(l *Lease, renewing bool) error {
+// giveBack releases the share of a closed claim on the engine.
+func (c *Client) giveBack(l *Lease, share *driver.Claim, renewing bool) error {
 	cl := l.claim
-	cl.last = l
-	ctx := context.Context((*releaseContext)(cl))
+	ctx := context.Context((*releaseContext)(l))
 	var end func(error)
 	if c.cfg.Tracer != nil {
 		ctx, end = c.cfg.Tracer.Start(ctx, "unlock", cl.h.name)
@@ -186,8 +192,8 @@ func (c *Client) giveBack(l *Lease, renewing bool) error {
 	// a failover it could enter the lock again. One that does not end in time is followed
 	// by a second release.
 	late := renewing && !c.awaitBriefly(ctx, cl)
-	err := c.engine.Release(ctx, cl.driverClaim())
-	(*releaseContext)(cl).stop()
+	err := c.engine.Release(ctx, *share)
+	(*releaseContext)(l).stop()
 	var failure error
 	if err != nil {
 		e := c.wrap("unlock", cl.h.name, err)
@@ -198,7 +204,7 @@ func (c *Client) giveBack(l *Lease, renewing bool) error {
 		late = late || e.Outcome != NotApplied || e.Kind == ErrUnavailable
 	}
 	if late {
-		c.janitor.clean(cl.driverClaim(), cl.ttl)
+		c.janitor.clean(*share, share.TTL)
 	}
 	if end != nil {
 		end(failure)
@@ -240,13 +246,15 @@ func (c *Client) lose(cl *claim, cause *Error) bool {
 	cl.state = lost
 	c.renewer.forget(cl)
 	var ctxs []*leaseContext
-	for l := cl.leases; l != nil; l = l.next {
+	for l := &cl.first; l != nil; l = l.next {
+		if l.state != leaseHeld {
+			continue // the first, which stays in the list
+		}
 		l.state, l.cause = leaseLost, cause
-		if l.ctx != nil {
-			ctxs = append(ctxs, l.ctx)
+		if ctx := l.made(); ctx != nil {
+			ctxs = append(ctxs, ctx)
 		}
 	}
-	cl.leases = nil
 	c.retire(cl)
 	b.mu.Unlock()
 	for _, ctx := range ctxs {

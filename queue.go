@@ -1,6 +1,8 @@
 package holdfast
 
 import (
+	"context"
+
 	"github.com/holdfast-go/holdfast/driver"
 )
 
@@ -19,7 +21,8 @@ type queue struct {
 // is signalled, under the bucket's mutex.
 type waiter struct {
 	h          *handle
-	ready      chan struct{} // buffered
+	ctx        context.Context // of the acquire call
+	ready      chan struct{}   // buffered
 	prev, next *waiter
 	queued     bool
 
@@ -29,14 +32,15 @@ type waiter struct {
 	closed bool        // the client was closed
 }
 
-// newWaiter returns a waiter for h. The pool is the client's own: a channel that was made in
-// the bubble of one synctest must not turn up in another's.
-func (c *Client) newWaiter(h *handle) *waiter {
+// newWaiter returns a waiter for h, whose lease will carry the values of ctx. The pool is the
+// client's own: a channel that was made in the bubble of one synctest must not turn up in
+// another's.
+func (c *Client) newWaiter(ctx context.Context, h *handle) *waiter {
 	w, _ := c.waiters.Get().(*waiter)
 	if w == nil {
 		w = &waiter{ready: make(chan struct{}, 1)}
 	}
-	w.h = h
+	w.h, w.ctx = h, ctx
 	return w
 }
 
@@ -113,7 +117,7 @@ func (q *queue) promote() {
 func (q *queue) joinReaders(now driver.Instant) {
 	for w := q.waiters.front(); w != nil && q.readers.joinable(w.h, now); w = q.waiters.front() {
 		q.waiters.remove(w)
-		w.give(q.readers.newLease(w.h, now), Joined)
+		w.give(q.readers.newLease(w.ctx, now), Joined)
 		q.readers.h.bucket.names.Close(q.readers.at) // the waiter's use; the claim has its own
 	}
 }

@@ -7,7 +7,6 @@ import (
 	"errors"
 	"math/bits"
 	"math/rand/v2"
-	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -50,19 +49,23 @@ func (cl *claim) nextDue(now driver.Instant) driver.Instant {
 	if !cl.renewable() {
 		return cl.deadline()
 	}
-	interval := cl.renewEvery
+	interval := cl.renewEvery()
 	if cl.expiry != forever {
 		interval = min(interval, max(0, cl.expiry.Sub(now))/2)
 	}
-	jitter := binary.LittleEndian.Uint64(cl.token[:]) % uint64(interval/10+1) // a claim's token is random
+	// A claim's token is random: its first half is so many 2^-64ths of the largest jitter.
+	jitter, _ := bits.Mul64(binary.LittleEndian.Uint64(cl.token[:]), uint64(interval/10+1))
 	return min(cl.deadline(), now.Add(interval-time.Duration(jitter)))
 }
 
 // renewable reports whether a renewal could move the deadline, or tell of a loss that the
 // engine keeps to itself otherwise.
 func (cl *claim) renewable() bool {
-	return cl.renewEvery > 0 && (cl.expiry == forever || cl.expiry < cl.holdUntil)
+	return cl.renewed && (cl.expiry == forever || cl.expiry < cl.holdUntil)
 }
+
+// renewEvery is how often the claim is renewed.
+func (cl *claim) renewEvery() time.Duration { return cl.h.client.cfg.renewEvery(cl.ttl) }
 
 // retryDue is when to renew again after a renewal that was not answered: soon, until the
 // deadline.
@@ -78,8 +81,7 @@ func (cl *claim) retryDue(now driver.Instant) driver.Instant {
 // timer is not set, or when it fires by then.
 func (r *renewer) watch(cl *claim, due driver.Instant) {
 	b := cl.h.bucket
-	cl.due = due
-	b.fresh = append(b.fresh, cl)
+	b.fresh = append(b.fresh, watched{claim: cl, due: due})
 	cl.slot = int32(len(b.fresh))
 	if due < driver.Instant(r.wake.Load()) {
 		r.arm(due)
@@ -90,7 +92,7 @@ func (r *renewer) watch(cl *claim, due driver.Instant) {
 // bucket is locked.
 func (r *renewer) schedule(cl *claim, due driver.Instant) {
 	if !cl.settled {
-		cl.due = due
+		cl.h.bucket.fresh[cl.slot-1].due = due
 	} else {
 		r.mu.Lock()
 		r.claims.put(cl, due)
@@ -108,16 +110,18 @@ func (r *renewer) forget(cl *claim) {
 		return
 	}
 	r.mu.Lock()
-	defer r.mu.Unlock()
 	r.claims.drop(cl)
+	r.mu.Unlock()
 }
 
 // unnote takes a fresh claim out of the bucket's notes.
 func (b *bucket) unnote(cl *claim) {
 	last := len(b.fresh) - 1
-	moved := b.fresh[last]
-	b.fresh[cl.slot-1], moved.slot = moved, cl.slot
-	b.fresh[last] = nil
+	if cl != b.fresh[last].claim {
+		moved := b.fresh[last]
+		b.fresh[cl.slot-1], moved.slot = moved, cl.slot
+	}
+	b.fresh[last] = watched{}
 	b.fresh = b.fresh[:last]
 	cl.slot = 0
 }
@@ -129,9 +133,9 @@ func (r *renewer) settleFresh() {
 		b.mu.Lock()
 		if len(b.fresh) > 0 {
 			r.mu.Lock()
-			for _, cl := range b.fresh {
-				cl.settled, cl.slot = true, 0
-				r.claims.put(cl, cl.due)
+			for _, w := range b.fresh {
+				w.settled, w.slot = true, 0
+				r.claims.put(w.claim, w.due)
 			}
 			r.mu.Unlock()
 			clear(b.fresh)
@@ -296,7 +300,7 @@ func (r *renewer) renew(batch []*claim) {
 func (r *renewer) settle(cl *claim, sent driver.Instant, ttl time.Duration, err error) {
 	cl.h.bucket.mu.Lock()
 	cl.endRenewal()
-	if cl.renewEvery == 0 && err == nil {
+	if !cl.renewed && err == nil {
 		ttl = 0 // it was handed to a lease that is not to be renewed
 	}
 	finish := cl.renewedFor(sent, ttl, err)
@@ -336,9 +340,9 @@ func (cl *claim) renewedFor(sent driver.Instant, ttl time.Duration, err error) f
 
 func (cl *claim) endRenewal() {
 	cl.renewing = false
-	if cl.renewed != nil {
-		close(cl.renewed)
-		cl.renewed = nil
+	if cl.answer != nil {
+		close(cl.answer)
+		cl.answer = nil
 	}
 }
 
@@ -351,10 +355,10 @@ func (c *Client) awaitRenewal(ctx context.Context, cl *claim) bool {
 			cl.h.bucket.mu.Unlock()
 			return true
 		}
-		if cl.renewed == nil {
-			cl.renewed = make(chan struct{})
+		if cl.answer == nil {
+			cl.answer = make(chan struct{})
 		}
-		wait := cl.renewed
+		wait := cl.answer
 		cl.h.bucket.mu.Unlock()
 		select {
 		case <-wait:
@@ -422,11 +426,22 @@ func (r *renewer) close() []*claim {
 	r.settleFresh()
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	return slices.Clone(r.claims)
+	claims := make([]*claim, len(r.claims))
+	for i, w := range r.claims {
+		claims[i] = w.claim
+	}
+	return claims
+}
+
+// watched is a claim that is watched over.
+type watched struct {
+	*claim
+	due   driver.Instant // when it needs attention
+	early time.Duration  // how long before that others may be taken along; in the heap only
 }
 
 // claimHeap is a heap of claims by what is due first.
-type claimHeap []*claim
+type claimHeap []watched
 
 func (h claimHeap) Len() int           { return len(h) }
 func (h claimHeap) Less(i, j int) bool { return h[i].due < h[j].due }
@@ -437,11 +452,15 @@ func (h claimHeap) Swap(i, j int) {
 
 // put moves cl to due, or adds it. Its bucket is locked.
 func (h *claimHeap) put(cl *claim, due driver.Instant) {
-	cl.due, cl.early = due, cl.renewEvery/10
+	w := watched{cl, due, 0}
+	if cl.renewed {
+		w.early = cl.renewEvery() / 10
+	}
 	if cl.slot > 0 {
+		(*h)[cl.slot-1] = w
 		heap.Fix(h, int(cl.slot-1))
 	} else {
-		heap.Push(h, cl)
+		heap.Push(h, w)
 	}
 }
 
@@ -454,16 +473,16 @@ func (h *claimHeap) drop(cl *claim) {
 
 // Push implements heap.Interface.
 func (h *claimHeap) Push(x any) {
-	cl := x.(*claim)
-	*h = append(*h, cl)
-	cl.slot = int32(len(*h))
+	w := x.(watched)
+	*h = append(*h, w)
+	w.slot = int32(len(*h))
 }
 
-// Pop implements heap.Interface.
+// Pop implements heap.Interface. It returns the claim alone.
 func (h *claimHeap) Pop() any {
 	last := len(*h) - 1
-	cl := (*h)[last]
-	(*h)[last] = nil
+	cl := (*h)[last].claim
+	(*h)[last] = watched{}
 	*h = (*h)[:last]
 	cl.slot = 0
 	return cl

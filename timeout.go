@@ -8,8 +8,9 @@ import (
 
 // releaseContext is the context of a claim's release: the values of the acquire call, and a
 // deadline of its own. Unlike context.WithTimeout it is no allocation until an engine asks
-// for the deadline or waits for the end: it is the claim itself.
-type releaseContext claim
+// for the deadline or waits for the end: it is the lease itself whose Unlock gives the claim
+// back.
+type releaseContext Lease
 
 // deadline is the part that exists once somebody has asked.
 type deadline struct {
@@ -23,7 +24,7 @@ type deadline struct {
 // stop ends the context, as the cancel function of WithTimeout does. One that nobody has
 // asked for anything has nobody to tell.
 func (r *releaseContext) stop() {
-	if d := r.release.Load(); d != nil {
+	if d := r.claim.release.Load(); d != nil {
 		d.end(context.Canceled)
 	}
 }
@@ -38,10 +39,11 @@ func (d *deadline) end(err error) {
 
 // start returns the deadline, whose time begins with the first call.
 func (r *releaseContext) start() *deadline {
-	if d := r.release.Load(); d != nil {
+	release := &r.claim.release
+	if d := release.Load(); d != nil {
 		return d
 	}
-	timeout := r.h.client.cfg.ReleaseTimeout
+	timeout := r.claim.h.client.cfg.ReleaseTimeout
 	d := &deadline{at: time.Now().Add(timeout), done: make(chan struct{})}
 	ready := make(chan struct{})
 	d.timer = time.AfterFunc(timeout, func() {
@@ -49,9 +51,9 @@ func (r *releaseContext) start() *deadline {
 		d.end(context.DeadlineExceeded)
 	})
 	close(ready)
-	if !r.release.CompareAndSwap(nil, d) {
+	if !release.CompareAndSwap(nil, d) {
 		d.timer.Stop()
-		return r.release.Load()
+		return release.Load()
 	}
 	return d
 }
@@ -64,7 +66,7 @@ func (r *releaseContext) Deadline() (time.Time, bool) { return r.start().at, tru
 
 // Err implements context.Context.
 func (r *releaseContext) Err() error {
-	d := r.release.Load()
+	d := r.claim.release.Load()
 	if d == nil {
 		return nil
 	}
@@ -79,5 +81,9 @@ func (r *releaseContext) Err() error {
 // Value implements context.Context. The values are those of the acquire call's context, but
 // not the one that package context keeps there: it leads to the end of that context.
 func (r *releaseContext) Value(key any) any {
-	return context.WithoutCancel(r.last.values).Value(key)
+	b := r.claim.h.bucket
+	b.mu.Lock()
+	values := r.values // Context may be asked for at the same moment
+	b.mu.Unlock()
+	return context.WithoutCancel(values).Value(key)
 }
