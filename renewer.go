@@ -458,10 +458,11 @@ func (h *claimHeap) put(cl *claim, due driver.Instant) {
 	}
 	if cl.slot > 0 {
 		(*h)[cl.slot-1] = w
-		heap.Fix(h, int(cl.slot-1))
 	} else {
-		heap.Push(h, w)
+		*h = append(*h, w)
+		cl.slot = int32(len(*h))
 	}
+	heap.Fix(h, int(cl.slot-1))
 }
 
 // drop removes cl if it is there.
@@ -471,12 +472,8 @@ func (h *claimHeap) drop(cl *claim) {
 	}
 }
 
-// Push implements heap.Interface.
-func (h *claimHeap) Push(x any) {
-	w := x.(watched)
-	*h = append(*h, w)
-	w.slot = int32(len(*h))
-}
+// Push implements heap.Interface. put does without it: x would be an allocation.
+func (h *claimHeap) Push(x any) { *h = append(*h, x.(watched)) }
 
 // Pop implements heap.Interface. It returns the claim alone.
 func (h *claimHeap) Pop() any {
