@@ -192,7 +192,7 @@ func (cl *claim) since() driver.Instant { return cl.first.began }
 func (cl *claim) heir(now driver.Instant) *waiter {
 	w := cl.at.Value.waiters.front()
 	if w == nil || cl.mode == driver.Shared || cl.atMost > 0 || w.h.mode != cl.mode ||
-		w.h.weight != cl.h.weight || w.h.limit != cl.h.limit || w.h.owner != cl.h.owner {
+		w.h.weight != cl.h.weight || w.h.limit != cl.h.limit || w.h.owner != cl.h.owner || w.h.async != cl.h.async {
 		return nil
 	}
 	if cl.left < 1 || now.Sub(cl.since()) >= w.h.window || !cl.enoughLeft(w.h, now) {
@@ -236,7 +236,7 @@ func (cl *claim) suits(h *handle) bool {
 func (cl *claim) joinable(h *handle, now driver.Instant) bool {
 	return cl != nil && cl.state == live && h.mode == driver.Shared &&
 		cl.left > 0 &&
-		now.Sub(cl.since()) < h.window && cl.h.owner == h.owner && cl.suits(h) && cl.enoughLeft(h, now)
+		now.Sub(cl.since()) < h.window && cl.h.owner == h.owner && cl.h.async == h.async && cl.suits(h) && cl.enoughLeft(h, now)
 }
 
 // holder describes the claim to this process's own goroutines.

@@ -28,6 +28,7 @@ type Client struct {
 
 	renewer renewer
 	janitor janitor
+	async   driver.AsyncReleaser // nil where the engine cannot
 
 	closed   atomic.Bool
 	closeOne sync.Once
@@ -59,6 +60,7 @@ func New(engine driver.Engine, cfg Config) (*Client, error) {
 	if c.clock == nil {
 		c.clock = driver.BootClock()
 	}
+	c.async, _ = engine.(driver.AsyncReleaser)
 	c.remote = c.caps.Expires && c.caps.Scope != driver.Process
 	c.renewer.client = c
 	c.renewer.wake.Store(int64(forever))

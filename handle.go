@@ -21,6 +21,7 @@ type handle struct {
 	window  time.Duration // for local hand-overs
 	maxHold time.Duration // 0: no limit
 	owner   string
+	async   bool // Unlock does not wait
 
 	err error // what is wrong with the above; every use fails with it
 }

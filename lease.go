@@ -116,7 +116,8 @@ func (l *Lease) Remaining() time.Duration {
 // until the lock's TTL is over.
 //
 // A lease that was lost before answers ErrLost, and one that was unlocked before ErrNotHeld;
-// neither touches a lock that somebody else holds by now.
+// neither touches a lock that somebody else holds by now. See WithAsyncUnlock for an Unlock
+// that does not wait.
 func (l *Lease) Unlock() error {
 	cl := l.claim
 	c, b := cl.h.client, cl.h.bucket
@@ -135,7 +136,11 @@ func (l *Lease) Unlock() error {
 		ctx.cancel(nil)
 	}
 	var err error
-	if gone {
+	switch {
+	case gone && cl.h.async && !renewing:
+		c.giveBackAsync(l, &share)
+		return nil
+	case gone:
 		err = c.giveBack(l, &share, renewing)
 	}
 	if m := c.cfg.Metrics; m != nil {
@@ -194,20 +199,27 @@ func (c *Client) giveBack(l *Lease, share *driver.Claim, renewing bool) error {
 	late := renewing && !c.awaitBriefly(ctx, cl)
 	err := c.engine.Release(ctx, *share)
 	(*releaseContext)(l).stop()
+	failure := c.released(share, err, late)
+	if end != nil {
+		end(failure)
+	}
+	return failure
+}
+
+// released turns the engine's answer to a release into what Unlock returns, and has the
+// release repeated where it may not have been the last word.
+func (c *Client) released(share *driver.Claim, err error, again bool) error {
 	var failure error
 	if err != nil {
-		e := c.wrap("unlock", cl.h.name, err)
+		e := c.wrap("unlock", share.Name, err)
 		if e.Kind == ErrNotHeld {
 			e.Kind = ErrLost // it was held, or there would be no claim
 		}
 		failure = e
-		late = late || e.Outcome != NotApplied || e.Kind == ErrUnavailable
+		again = again || e.Outcome != NotApplied || e.Kind == ErrUnavailable
 	}
-	if late {
+	if again {
 		c.janitor.clean(*share, share.TTL)
-	}
-	if end != nil {
-		end(failure)
 	}
 	return failure
 }

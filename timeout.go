@@ -25,6 +25,7 @@ type deadline struct {
 // asked for anything has nobody to tell.
 func (r *releaseContext) stop() {
 	if d := r.claim.release.Load(); d != nil {
+		d.timer.Stop()
 		d.end(context.Canceled)
 	}
 }
@@ -33,9 +34,10 @@ func (d *deadline) end(err error) {
 	d.once.Do(func() {
 		d.err = err
 		close(d.done)
-		d.timer.Stop()
 	})
 }
+
+func (d *deadline) expire() { d.end(context.DeadlineExceeded) }
 
 // start returns the deadline, whose time begins with the first call.
 func (r *releaseContext) start() *deadline {
@@ -45,12 +47,7 @@ func (r *releaseContext) start() *deadline {
 	}
 	timeout := r.claim.h.client.cfg.ReleaseTimeout
 	d := &deadline{at: time.Now().Add(timeout), done: make(chan struct{})}
-	ready := make(chan struct{})
-	d.timer = time.AfterFunc(timeout, func() {
-		<-ready // d.timer is set
-		d.end(context.DeadlineExceeded)
-	})
-	close(ready)
+	d.timer = time.AfterFunc(timeout, d.expire)
 	if !release.CompareAndSwap(nil, d) {
 		d.timer.Stop()
 		return release.Load()

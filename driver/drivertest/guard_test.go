@@ -52,6 +52,7 @@ func sentences(t *testing.T, file, typeName string) []sentence {
 func TestEverySentence(t *testing.T) {
 	contract := slices.Concat(
 		sentences(t, "../engine.go", "Engine"),
+		sentences(t, "../async.go", "AsyncReleaser"),
 		sentences(t, "../inspect.go", "Inspector"),
 	)
 	if len(contract) < 40 {

@@ -69,6 +69,9 @@ const (
 	worksClosed            bug = "calls go on after Close"
 	leavesWaiter           bug = "Close leaves waiting calls alone"
 	leavesGoroutine        bug = "Close leaves a goroutine"
+	forgetsAsync           bug = "a release that nobody waits for is not made"
+	overtakesAsync         bug = "a release that nobody waits for takes its time"
+	closesBeforeAsync      bug = "Close does not wait for releases"
 	inspectsOne            bug = "Inspect shows one holder of many"
 	listsFree              bug = "List shows free names"
 	listsPattern           bug = "List takes the prefix for a pattern"
@@ -136,6 +139,9 @@ var mutants = []mutant{
 	{worksClosed, "close"},
 	{leavesWaiter, "close"},
 	{leavesGoroutine, "close-leak"},
+	{forgetsAsync, "async-release"},
+	{overtakesAsync, "async-order"},
+	{closesBeforeAsync, "async-close"},
 	{inspectsOne, "inspect"},
 	{listsFree, "list"},
 	{listsPattern, "list"},

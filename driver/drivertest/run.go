@@ -26,19 +26,20 @@ type ability struct {
 }
 
 var (
-	shared      = ability{"Shared", func(e driver.Engine) bool { return e.Capabilities().Shared }}
-	upgradeable = ability{"Upgradeable", func(e driver.Engine) bool { return e.Capabilities().Upgradeable }}
-	permits     = ability{"Permits", func(e driver.Engine) bool { return e.Capabilities().Permits }}
-	expires     = ability{"Expires", func(e driver.Engine) bool { return e.Capabilities().Expires }}
-	fifo        = ability{"FIFO", func(e driver.Engine) bool { return e.Capabilities().FIFO }}
-	holders     = ability{"Holders", func(e driver.Engine) bool { return e.Capabilities().Holders }}
-	inspector   = ability{"Inspector", func(e driver.Engine) bool { _, ok := e.(driver.Inspector); return ok }}
+	shared        = ability{"Shared", func(e driver.Engine) bool { return e.Capabilities().Shared }}
+	upgradeable   = ability{"Upgradeable", func(e driver.Engine) bool { return e.Capabilities().Upgradeable }}
+	permits       = ability{"Permits", func(e driver.Engine) bool { return e.Capabilities().Permits }}
+	expires       = ability{"Expires", func(e driver.Engine) bool { return e.Capabilities().Expires }}
+	fifo          = ability{"FIFO", func(e driver.Engine) bool { return e.Capabilities().FIFO }}
+	holders       = ability{"Holders", func(e driver.Engine) bool { return e.Capabilities().Holders }}
+	asyncReleaser = ability{"AsyncReleaser", func(e driver.Engine) bool { _, ok := e.(driver.AsyncReleaser); return ok }}
+	inspector     = ability{"Inspector", func(e driver.Engine) bool { _, ok := e.(driver.Inspector); return ok }}
 )
 
 // cases holds one case for each sentence, in the order of the contract.
 var cases = slices.Concat(
 	exclusionCases, acquireCases, upgradeCases, orderCases, fenceCases, lifetimeCases,
-	releaseCases, closingCases, inspectorCases,
+	releaseCases, closingCases, asyncCases, inspectorCases,
 )
 
 // missing returns the abilities that c needs and e lacks.

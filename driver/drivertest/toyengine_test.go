@@ -17,9 +17,13 @@ type toyEngine struct {
 	sent   driver.Instant // when the engine was opened
 	warm   bool           // guarded by the store: it has been called before
 	freed  map[driver.Token]bool
+	async  sync.WaitGroup // answers under way
 }
 
-var _ driver.Inspector = (*toyEngine)(nil)
+var _ interface {
+	driver.AsyncReleaser
+	driver.Inspector
+} = (*toyEngine)(nil)
 
 func (e *toyEngine) Capabilities() driver.Capabilities {
 	return driver.Capabilities{
@@ -286,8 +290,32 @@ func (e *toyEngine) Release(ctx context.Context, c driver.Claim) error {
 	return nil
 }
 
+// ReleaseAsync is a release whose answer comes from another goroutine.
+func (e *toyEngine) ReleaseAsync(c driver.Claim, done func(error)) {
+	release := func() error { return e.Release(context.Background(), c) }
+	switch e.store.bug {
+	case forgetsAsync:
+		release = func() error { return nil }
+	case overtakesAsync:
+		e.async.Go(func() {
+			time.Sleep(time.Millisecond)
+			done(release())
+		})
+		return
+	case closesBeforeAsync:
+		go func() {
+			time.Sleep(time.Millisecond)
+			done(release())
+		}()
+		return
+	}
+	err := release()
+	e.async.Go(func() { done(err) })
+}
+
 func (e *toyEngine) Close() error {
 	e.once.Do(func() { close(e.closed) })
+	e.async.Wait()
 	return nil
 }
 
