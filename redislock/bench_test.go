@@ -75,6 +75,18 @@ func BenchmarkCycle(b *testing.B) {
 			}
 		}
 	})
+	b.Run("holdfast-async", func(b *testing.B) {
+		b.ReportAllocs()
+		for i := range b.N {
+			l, err := hf.Mutex(fmt.Sprint("a", i%1000), holdfast.WithAsyncUnlock()).Lock(ctx)
+			if err != nil {
+				b.Fatal(err)
+			}
+			if err := l.Unlock(); err != nil {
+				b.Fatal(err)
+			}
+		}
+	})
 	for _, n := range []int{64, 512} {
 		b.Run(fmt.Sprint("holdfast-", n), func(b *testing.B) {
 			b.ReportAllocs()

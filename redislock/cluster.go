@@ -84,7 +84,7 @@ func (b *batch) exchangeSlots(c *combiner) {
 		}
 		return
 	}
-	calls := make([]call, 0, len(groups))
+	calls := make([]*call, 0, len(groups))
 	owners := make([][]*request, 0, len(groups))
 	pipe := c.node.Pipeline()
 	for s, g := range groups {

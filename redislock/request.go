@@ -217,7 +217,7 @@ func (c *combiner) fill(b *batch) {
 type batch struct {
 	requests []*request
 	leaving  []string // keys of the releases among them that nobody waits for
-	call     call
+	call     *call
 	args     []any
 	known    string
 	now      int64

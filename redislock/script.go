@@ -38,10 +38,10 @@ type call struct {
 }
 
 // NoRetry implements redis.Cmder.
-func (call) NoRetry() bool { return true }
+func (*call) NoRetry() bool { return true }
 
 // Args implements redis.Cmder.
-func (c call) Args() []any { return c.args }
+func (c *call) Args() []any { return c.args }
 
 var (
 	evalsha, eval = "evalsha", "eval"
@@ -49,8 +49,8 @@ var (
 	lockHash      = lockScript.Hash()
 )
 
-func newCall() call {
-	return call{StringSliceCmd: redis.NewStringSliceCmd(context.Background(), evalsha, lockHash, 0)}
+func newCall() *call {
+	return &call{StringSliceCmd: redis.NewStringSliceCmd(context.Background(), evalsha, lockHash, 0)}
 }
 
 // send runs the script with what args[2:] says and returns its reply. args[:2] is filled in.
@@ -69,5 +69,5 @@ func (c *call) process(node *redis.Client, args []any) error {
 	c.args = args
 	c.SetErr(nil)
 	c.SetVal(nil)
-	return node.Process(context.Background(), *c)
+	return node.Process(context.Background(), c)
 }
