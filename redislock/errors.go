@@ -38,7 +38,9 @@ func (e *Engine) classify(err error) *driver.Error {
 	switch {
 	case errors.As(err, &constants):
 		return driver.Fail(driver.Invalid, err)
-	case errors.Is(err, errNotMaster), errors.Is(err, redis.ErrPoolTimeout), errors.Is(err, redis.ErrPoolExhausted):
+	case redis.IsReadOnlyError(err) && !strings.Contains(err.Error(), "script"):
+		return fail(driver.NotApplied, fmt.Errorf("%w (%w)", errNotMaster, err))
+	case errors.Is(err, redis.ErrPoolTimeout), errors.Is(err, redis.ErrPoolExhausted):
 		return fail(driver.NotApplied, err)
 	case errors.Is(err, redis.ErrClosed):
 		return fail(driver.NotApplied, fmt.Errorf("the Redis client was closed: %w", err))

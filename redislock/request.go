@@ -300,8 +300,6 @@ func (c *combiner) open(reply []string, n int) ([]string, error) {
 	switch {
 	case len(reply) == 0:
 		return nil, errGarbled
-	case reply[0] == "!master":
-		return nil, errNotMaster
 	case reply[0] == "!constants" && len(reply) == 2:
 		return nil, &constantsError{ours: c.engine.constants, theirs: reply[1]}
 	}

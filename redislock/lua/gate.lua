@@ -12,14 +12,17 @@
 -- left     ms until the phase is 'open', or in 'quiet' what a renewal has to wait for
 -- term     the mastership that answers; new at every start and every promotion
 --
--- Reply of a gate that is shut to everybody: {'!master'} or {'!constants', stored}.
+-- Reply of a gate that is shut to everybody: the error READONLY, or {'!constants', stored}.
 local phase, left, quiet, term = 'open', 0, 0, ''
 local clock = redis.call('TIME')
 local ms = clock[1] * 1000 + math.floor(clock[2] / 1000)
 
 if ARGV[1] ~= '' then
   local info = redis.call('INFO', 'replication')
-  if not string.find(info, 'role:master', 1, true) then return {'!master'} end
+  if not string.find(info, 'role:master', 1, true) then
+    -- The library drops the connection on this word, and asks anew who is master.
+    return redis.error_reply('READONLY this server is a replica')
+  end
   term = string.match(info, 'master_replid:(%x+)')
   local max, need, lag = string.match(ARGV[1], '^(%d+) (%d+) (%d+)$')
   max, need, lag = tonumber(max), tonumber(need), tonumber(lag)

@@ -116,6 +116,7 @@ if #takes > 0 then
   -- The counter goes up once for all of them. It goes to the clock, which is ahead of it
   -- unless more than a number a microsecond was given out.
   local err = count(redis.pcall('SET', KEYS[2], string.format('%d', now), 'GET'))
+  if err and string.find(err, '^READONLY') then return redis.error_reply(err) end
   local top, whole = now, true
   if not err and stored + total > now then
     whole = false -- no more than one for each: the counter must not outrun the clock
