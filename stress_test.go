@@ -57,16 +57,9 @@ func stress(t *testing.T, seed uint64) {
 		return memlock.Fault{}
 	})
 	names := []string{"a", "b", "c", "sem"}
-	type book struct {
-		mu               sync.Mutex
-		writers, readers int
-		permits          int
-		top              int64 // the highest fence of an exclusive lease
-		seen             map[int64]bool
-	}
-	books := map[string]*book{}
+	books := map[string]*stressBook{}
 	for _, n := range names {
-		books[n] = &book{seen: map[int64]bool{}}
+		books[n] = &stressBook{held: map[*holdfast.Lease]stressShare{}, seen: map[int64]bool{}}
 	}
 	stop := time.Now().Add(2500 * time.Millisecond)
 	var group sync.WaitGroup
@@ -130,39 +123,16 @@ func stress(t *testing.T, seed uint64) {
 					continue
 				}
 				ok.Add(1)
-				b.mu.Lock()
-				if b.seen[l.Fence()] {
-					t.Errorf("fence %d twice", l.Fence())
+				if err := b.enter(l, stressShare{w, rd, p}); err != nil {
+					t.Errorf("%s: %v", name, err)
 				}
-				b.seen[l.Fence()] = true
-				b.mu.Unlock()
 				if r.IntN(8) == 0 {
 					l.Extend(context.Background(), time.Duration(50+r.IntN(500))*time.Millisecond)
 				}
-				// Only who has plenty of time left counts: the test itself may be held up.
-				b.mu.Lock()
-				counted := l.Remaining() > 40*time.Millisecond
-				if counted {
-					b.writers, b.readers, b.permits = b.writers+w, b.readers+rd, b.permits+p
-					if l.Remaining() > 30*time.Millisecond && (b.writers > 1 || b.writers == 1 && b.readers > 0 || b.permits > 4) {
-						t.Errorf("%s: %d writers, %d readers, %d permits", name, b.writers, b.readers, b.permits)
-					}
-					if w == 1 {
-						if l.Fence() <= b.top {
-							t.Errorf("%s: fence %d after %d", name, l.Fence(), b.top)
-						}
-						b.top = l.Fence()
-					}
-				}
-				b.mu.Unlock()
 				if r.IntN(10) == 0 {
 					time.Sleep(time.Duration(r.IntN(3000)) * time.Microsecond)
 				}
-				b.mu.Lock()
-				if counted {
-					b.writers, b.readers, b.permits = b.writers-w, b.readers-rd, b.permits-p
-				}
-				b.mu.Unlock()
+				b.leave(l)
 				if r.IntN(20) == 0 {
 					go l.Unlock()
 				}
@@ -197,4 +167,54 @@ func stress(t *testing.T, seed uint64) {
 	}
 	goroutinesBackTo(t, before)
 	t.Log(fmt.Sprint(ok.Load(), " leases, ", failed.Load(), " failures"))
+}
+
+// stressBook is who was told that he holds a name.
+type stressBook struct {
+	mu   sync.Mutex
+	held map[*holdfast.Lease]stressShare
+	top  int64 // the highest fence of an exclusive lease
+	seen map[int64]bool
+}
+
+type stressShare struct{ writers, readers, permits int }
+
+// enter enters a lease and reports what must not be. Others count as long as their leases are
+// good: a holder that is held up beyond that knows when it comes back. They are looked at
+// before the new one: if that is good still, all were at the same moment.
+func (b *stressBook) enter(l *holdfast.Lease, s stressShare) error {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.seen[l.Fence()] {
+		return fmt.Errorf("fence %d twice", l.Fence())
+	}
+	b.seen[l.Fence()] = true
+	all := s
+	for other, share := range b.held {
+		if other.Remaining() > 0 {
+			all.writers += share.writers
+			all.readers += share.readers
+			all.permits += share.permits
+		}
+	}
+	if l.Remaining() == 0 {
+		return nil
+	}
+	b.held[l] = s
+	if all.writers > 1 || all.writers == 1 && all.readers > 0 || all.permits > 4 {
+		return fmt.Errorf("%d writers, %d readers, %d permits", all.writers, all.readers, all.permits)
+	}
+	if s.writers == 1 {
+		if l.Fence() <= b.top {
+			return fmt.Errorf("fence %d after %d", l.Fence(), b.top)
+		}
+		b.top = l.Fence()
+	}
+	return nil
+}
+
+func (b *stressBook) leave(l *holdfast.Lease) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	delete(b.held, l)
 }
