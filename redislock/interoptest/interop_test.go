@@ -181,6 +181,17 @@ func withoutAnEnd(m *meeting) {
 	done := m.weWait(hf)
 	m.theyRelease(theirs)
 	m.weRelease(m.weGet(done, soon))
+
+	// Where the holder is dead somebody has to break it.
+	theirs = m.theyTake(0)
+	if _, err := hf.Break(m.context(), m.name, holdfast.Break{Reason: "its holder is dead"}); err != nil {
+		m.Fatal(err)
+	}
+	ours := m.weTake(hf.Mutex(m.name))
+	if ok, err := theirs.release(); err != nil || ok {
+		m.Errorf("their release after the break: %v, %v, want a refusal", ok, err)
+	}
+	m.weRelease(ours)
 }
 
 // theyAreLate: their lock has ended and is ours; they do not know.
