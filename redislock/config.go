@@ -49,13 +49,18 @@ func (s Safety) String() string {
 
 // Defaults and bounds of Config, and the TTLs of this engine.
 const (
+	// DefaultPrefix is the default of Config.Prefix.
 	DefaultPrefix = "holdfast:"
-	MinTTL        = 50 * time.Millisecond
-	MaxTTL        = 24 * time.Hour
-	DefaultTTL    = 10 * time.Second
 
-	// FailoverTTL is the default TTL, and the default MaxTTL, on Sentinel and Cluster: long
-	// enough for holders to outlive a failover.
+	// MinTTL and MaxTTL bound the TTL of a lease and Config.MaxTTL.
+	MinTTL = 50 * time.Millisecond
+	MaxTTL = 24 * time.Hour
+
+	// DefaultTTL is that of a lease with SingleProcess.
+	DefaultTTL = 10 * time.Second
+
+	// FailoverTTL is the default TTL, and the default of Config.MaxTTL, with CrashSafe and
+	// PartitionSafe: long enough for holders to outlive a failover.
 	FailoverTTL = 30 * time.Second
 
 	// MaxDataNodes bounds Config.DataNodes.
