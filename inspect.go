@@ -72,23 +72,28 @@ func (c *Client) Break(ctx context.Context, name string, b Break) (Info, error) 
 	return info, err
 }
 
-// withInspector calls f with the engine's ability to inspect. It is the one place that asks
-// for it.
+// withInspector calls f with the engine's ability to inspect.
 func (c *Client) withInspector(ctx context.Context, op, name string, f func(driver.Inspector) error) error {
 	if err := driver.CheckName(name); err != nil && op != "list" {
 		return c.fail(op, name, ErrInvalid, err)
 	}
+	return withAbility(ctx, c, op, name, "cannot be inspected", f)
+}
+
+// withAbility calls f with an ability that not every engine has. It is the one place that
+// asks for them; lacking says what an engine is like that has it not.
+func withAbility[A any](ctx context.Context, c *Client, op, name, lacking string, f func(A) error) error {
 	if c.closed.Load() {
 		return c.fail(op, name, ErrClosed, nil)
 	}
 	if err := ctx.Err(); err != nil {
 		return c.fail(op, name, nil, err)
 	}
-	ins, ok := c.engine.(driver.Inspector)
+	able, ok := c.engine.(A)
 	if !ok {
-		return c.fail(op, name, ErrUnsupported, fmt.Errorf("%s cannot be inspected", c.caps.Engine))
+		return c.fail(op, name, ErrUnsupported, fmt.Errorf("%s %s", c.caps.Engine, lacking))
 	}
-	if err := f(ins); err != nil {
+	if err := f(able); err != nil {
 		return c.wrap(op, name, err)
 	}
 	return nil
