@@ -18,7 +18,8 @@ import (
 type Engine struct {
 	cfg       Config
 	client    redis.UniversalClient
-	owned     bool // Close closes the client
+	owned     bool     // Close closes the client
+	opened    *options // what the URL said, nil after New
 	cluster   *redis.ClusterClient
 	caps      driver.Capabilities
 	clock     driver.Clock
@@ -65,7 +66,7 @@ func New(client redis.UniversalClient, cfg Config) (*Engine, error) {
 		e.only = e.newCombiner(c)
 		instance = []string{c.Options().Addr}
 		if sentinel {
-			instance[0] = "sentinel"
+			instance[0] = behindSentinel
 		}
 	case *redis.ClusterClient:
 		e.cfg = cfg.withDefaults(false, true)
@@ -89,6 +90,9 @@ func New(client redis.UniversalClient, cfg Config) (*Engine, error) {
 // sentinelAddr is what go-redis calls the address of a client that finds its server by
 // asking Sentinels.
 const sentinelAddr = "FailoverClient"
+
+// behindSentinel is the Instance of an engine whose server may change.
+const behindSentinel = "sentinel"
 
 func newID() string {
 	var b [8]byte

@@ -68,7 +68,7 @@ func open(ctx context.Context, u *url.URL, cfg Config) (*Engine, error) {
 		_ = client.Close()
 		return nil, err
 	}
-	e.owned = true
+	e.owned, e.opened = true, &o
 	if err := e.greet(ctx); err != nil {
 		_ = e.Close()
 		return nil, err
@@ -83,6 +83,9 @@ func (e *Engine) greet(ctx context.Context) error {
 	select {
 	case err := <-done:
 		if err != nil {
+			if wrong := e.opened.mistaken(ctx, e.scheme(), err); wrong != nil {
+				return wrong
+			}
 			return e.unreachable(err)
 		}
 	case <-ctx.Done():
@@ -236,9 +239,4 @@ func (o *options) client() redis.UniversalClient {
 		MaxRetries: noRetries, PoolSize: o.pool, ContextTimeoutEnabled: true,
 		DialTimeout: o.timeout, ReadTimeout: o.timeout, WriteTimeout: o.timeout,
 	})
-}
-
-// discover finds out what the servers can do.
-func (e *Engine) discover(ctx context.Context) error {
-	return nil
 }
