@@ -322,8 +322,8 @@ func (e *Engine) sizeObjection(replicas int) (objection, bool) {
 // probe is what was found at one address.
 type probe struct {
 	addr    string
-	server  *server  // nil when there was no answer
-	masters []string // that a Sentinel knows
+	server  *server             // nil when there was no answer
+	watched []map[string]string // what a Sentinel says of each master that it watches
 	err     error
 }
 
@@ -345,11 +345,7 @@ func (o *options) probe(ctx context.Context, addr string) probe {
 	if p.server, p.err = survey(ctx, node, ""); p.err != nil || p.server.mode != "sentinel" {
 		return p
 	}
-	known, err := sentinelMasters(ctx, node)
-	p.err = err
-	for _, m := range known {
-		p.masters = append(p.masters, m["name"])
-	}
+	p.watched, p.err = watchedBy(ctx, node)
 	return p
 }
 
@@ -366,8 +362,8 @@ func (o *options) plain(addr string) *redis.Client {
 	})
 }
 
-// sentinelMasters returns what a Sentinel says of the masters that it watches.
-func sentinelMasters(ctx context.Context, sentinel *redis.Client) ([]map[string]string, error) {
+// watchedBy returns what a Sentinel says of each master that it watches.
+func watchedBy(ctx context.Context, sentinel *redis.Client) ([]map[string]string, error) {
 	reply, err := sentinel.Do(ctx, "SENTINEL", "MASTERS").Slice()
 	masters := make([]map[string]string, 0, len(reply))
 	for _, m := range reply {
@@ -393,7 +389,9 @@ func (o *options) mistaken(ctx context.Context, scheme string, failure error) er
 			return driver.Failf(driver.Invalid, "URL: %s: %s", text, remedy)
 		}
 		answered = answered || p.err == nil && p.server.mode == "sentinel"
-		known = append(known, p.masters...)
+		for _, m := range p.watched {
+			known = append(known, m["name"])
+		}
 	}
 	if o.kind != "sentinel" || !answered {
 		return nil

@@ -46,6 +46,8 @@ type Engine struct {
 var _ interface {
 	driver.Engine
 	driver.Inspector
+	driver.Diagnoser
+	driver.Initializer
 } = (*Engine)(nil)
 
 // New returns an engine on a client that the caller keeps open for as long as the engine is

@@ -22,11 +22,17 @@ var (
 	slowLua string
 	//go:embed lua/inspect.lua
 	inspectLua string
+	//go:embed lua/trial.lua
+	trialLua string
+	//go:embed lua/init.lua
+	initLua string
 
 	// lockScript is one chunk: each part uses the locals of those before it, and the call
 	// returns early where nobody stood in anybody's way.
 	lockScript    = redis.NewScript(lockSource)
 	inspectScript = redis.NewScript(inspectLua)
+	trialScript   = redis.NewScript(trialLua)
+	initScript    = redis.NewScript(initLua)
 )
 
 // call is an EVALSHA of lockScript, or the EVAL that has to follow it once. It is sent once:
