@@ -36,12 +36,7 @@ promise. Nothing is opened for it.`,
 func (a *app) engines() error {
 	var views []engineView
 	for _, s := range driver.Schemes() {
-		c := s.Capabilities
-		views = append(views, engineView{
-			Scheme: s.Name, Example: s.Example, Capabilities: c,
-			MinTTL: c.MinTTL.String(), MaxTTL: c.MaxTTL.String(),
-			DefaultTTL: c.DefaultTTL.String(), Resolution: c.Resolution.String(),
-		})
+		views = append(views, viewEngine(s, s.Capabilities))
 	}
 	return a.print(views, func(w io.Writer) {
 		rows := [][]string{{"SCHEME", "ENGINE", "SHARED", "UPGRADE", "PERMITS", "EXPIRES", "FIFO", "PUSH", "HOLDERS", "TTL", "DEFAULT"}}
@@ -55,6 +50,15 @@ func (a *app) engines() error {
 			fmt.Fprintf(w, "\n%s: %s\n  fences: %s\n  for example %s\n", v.Scheme, v.Safety, v.FenceSource, v.Example)
 		}
 	})
+}
+
+// viewEngine is an engine of that scheme with what it says of itself.
+func viewEngine(s driver.Scheme, c driver.Capabilities) engineView {
+	return engineView{
+		Scheme: s.Name, Example: s.Example, Capabilities: c,
+		MinTTL: c.MinTTL.String(), MaxTTL: c.MaxTTL.String(),
+		DefaultTTL: c.DefaultTTL.String(), Resolution: c.Resolution.String(),
+	}
 }
 
 func yes(b bool) string {

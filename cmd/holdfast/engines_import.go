@@ -4,11 +4,19 @@ import (
 	"net/url"
 	"path/filepath"
 
+	"github.com/redis/go-redis/v9"
+	"github.com/redis/go-redis/v9/logging"
+
 	"github.com/holdfast-go/holdfast/filelock"
 
 	// The engines that the program knows. Each registers its URL schemes.
 	_ "github.com/holdfast-go/holdfast/memlock"
+	_ "github.com/holdfast-go/holdfast/redislock"
 )
+
+// Clients of engines write nothing to stderr by themselves: what went wrong is in the error,
+// and they know nothing of secrets.
+func init() { redis.SetLogger(&logging.VoidLogger{}) }
 
 // defaultURL names the engine that is used when neither --url nor HOLDFAST_URL does: files in
 // the user's state folder.

@@ -6,6 +6,7 @@ package main
 const (
 	exitOK          = 0
 	exitNotHeld     = 1   // nobody holds the lock, or nobody holds it with that fence
+	exitProblem     = 1   // doctor found a problem
 	exitUsage       = 64  // the command line, a setting or the URL is wrong
 	exitUnavailable = 69  // the engine does not answer, or could not be opened
 	exitLost        = 73  // the lock was lost while the command ran

@@ -43,12 +43,18 @@ func hold() {
 	}
 }
 
-func TestScripts(t *testing.T) {
+func TestScripts(t *testing.T) { runScripts(t, "script", nil) }
+
+// runScripts runs the scripts of a folder with more variables in their environment.
+func runScripts(t *testing.T, folder string, more map[string]string) {
 	testscript.Run(t, testscript.Params{
-		Dir:                 filepath.Join("testdata", "script"),
+		Dir:                 filepath.Join("testdata", folder),
 		RequireExplicitExec: true,
 		Setup: func(env *testscript.Env) error {
 			env.Setenv("HOLDFAST_URL", fileURL(filepath.Join(env.WorkDir, "locks")))
+			for k, v := range more {
+				env.Setenv(k, v)
+			}
 			env.Setenv("USER", "alice")
 			env.Setenv("GORACE", noExitDelay)
 			env.Setenv("CONTROL", "a\nb")

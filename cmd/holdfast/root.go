@@ -53,8 +53,8 @@ The engine is named by --url, or HOLDFAST_URL, for example file:///var/lib/holdf
 Without either, locks are files in the user's state folder and exclude the processes of
 this machine. Put URLs with passwords into HOLDFAST_URL: others can read a command line.
 
-Exit codes: 0 done; 1 not held, or held with another fence; 64 usage; 69 engine
-unavailable; 73 lock lost while the command ran; 74 output could not be written; 75 held
+Exit codes: 0 done; 1 not held, held with another fence, or of doctor a problem; 64 usage;
+69 engine unavailable; 73 lock lost while the command ran; 74 output could not be written; 75 held
 by somebody else; 126 command could not be started; 127 command not found; 128+n ended by
 signal n. run otherwise exits with the code of its command.`,
 		SilenceErrors:     true,
@@ -72,6 +72,7 @@ signal n. run otherwise exits with the code of its command.`,
 		a.lsCommand(),
 		a.showCommand(),
 		a.breakCommand(),
+		a.doctorCommand(),
 		a.enginesCommand(),
 		a.versionCommand(),
 		a.completionCommand(),
