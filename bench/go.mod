@@ -2,11 +2,24 @@ module github.com/holdfast-go/holdfast/bench
 
 go 1.26.0
 
-require github.com/holdfast-go/holdfast v0.0.0
-
 require (
-	golang.org/x/sync v0.19.0
-	golang.org/x/sys v0.42.0 // indirect
+	github.com/bsm/redislock v0.9.4
+	github.com/go-redsync/redsync/v4 v4.18.1
+	github.com/holdfast-go/holdfast v0.0.0
+	github.com/holdfast-go/holdfast/redislock v0.0.0
+	github.com/redis/go-redis/v9 v9.23.0
+	github.com/redis/rueidis v1.0.79
+	github.com/redis/rueidis/rueidiscompat v1.0.79
+	golang.org/x/sync v0.24.0
+	golang.org/x/sys v0.48.0
 )
 
-replace github.com/holdfast-go/holdfast => ..
+require (
+	github.com/cespare/xxhash/v2 v2.3.0 // indirect
+	go.uber.org/atomic v1.12.0 // indirect
+)
+
+replace (
+	github.com/holdfast-go/holdfast => ..
+	github.com/holdfast-go/holdfast/redislock => ../redislock
+)

@@ -1,0 +1,85 @@
+package main
+
+import (
+	"cmp"
+	"context"
+	"flag"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"strings"
+	"time"
+)
+
+func main() {
+	if os.Getenv(workerVariable) != "" {
+		if err := work(os.Stdin, os.Stdout); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			os.Exit(1)
+		}
+		return
+	}
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
+	err := command(ctx, os.Args[1:], os.Stdout, os.Stderr)
+	stop()
+	switch {
+	case err == flag.ErrHelp:
+		os.Exit(2)
+	case err != nil:
+		fmt.Fprintln(os.Stderr, "peers:", err)
+		os.Exit(1)
+	}
+}
+
+// command reads the flags, runs and prints.
+func command(ctx context.Context, args []string, out, progress io.Writer) error {
+	s := &settings{progress: progress, program: cmp.Or(os.Getenv("HOLDFAST_REDIS_SERVER"), "redis-server")}
+	flags := flag.NewFlagSet("peers", flag.ContinueOnError)
+	flags.SetOutput(progress)
+	names := flags.String("patterns", "a1,a2,b,c,d,e,f", "which `patterns`, separated by commas")
+	globs := flags.String("adapters", "", "which adapters: shell `patterns` separated by commas; all unless given")
+	format := flags.String("o", "text", "`format` of the report: text or json")
+	quick := flags.Bool("quick", false, "everything once and briefly, to see that it works; the figures mean nothing")
+	flags.IntVar(&s.rounds, "rounds", 5, "`rounds` in which every adapter takes its turn")
+	flags.IntVar(&s.holdRounds, "hold-rounds", 2, "`rounds` of pattern f")
+	flags.DurationVar(&s.duration, "duration", time.Second, "how long a cell is measured, after a quarter of that to warm up")
+	flags.DurationVar(&s.hold, "hold", 10*time.Second, "how long leases are held in pattern f")
+	flags.IntVar(&s.leases, "leases", 10_000, "how `many` leases are held in pattern f")
+	flags.StringVar(&s.base, "base", "", "the `adapter` that ratios are to, in place of each pattern's own")
+	flags.StringVar(&s.profiles, "profiles", "", "`folder` for processor profiles of the first worker of each cell")
+	flags.IntVar(&s.parallel, "parallel", 1<<20, "at most so `many` goroutines in a process")
+	if err := flags.Parse(args); err != nil {
+		return err
+	}
+	if flags.NArg() > 0 {
+		return fmt.Errorf("unexpected argument %q", flags.Arg(0))
+	}
+	if *format != "text" && *format != "json" {
+		return fmt.Errorf("format %q: write text or json", *format)
+	}
+	s.patterns = strings.Split(*names, ",")
+	if *globs != "" {
+		s.adapters = strings.Split(*globs, ",")
+	}
+	if *quick {
+		s.rounds, s.holdRounds, s.duration, s.hold, s.leases = 1, 1, 200*time.Millisecond, 500*time.Millisecond, 500
+	}
+	if s.rounds < 1 || s.holdRounds < 1 || s.duration <= 0 || s.hold <= 0 || s.leases < 1 || s.parallel < 1 {
+		return fmt.Errorf("rounds, durations and counts must be positive")
+	}
+	outcomes, err := s.run(ctx)
+	if err != nil {
+		return err
+	}
+	r := newReport(s, outcomes)
+	if *format == "json" {
+		err = r.json(out)
+	} else {
+		err = r.text(out)
+	}
+	if err == nil {
+		err = r.verdictOnSafety()
+	}
+	return err
+}

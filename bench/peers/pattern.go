@@ -1,0 +1,114 @@
+package main
+
+import (
+	"slices"
+	"time"
+)
+
+// pattern is one way in which locks are used, and the table about it.
+type pattern struct {
+	name, title string
+	processes   int
+	parallel    int // goroutines of each process
+	oneKey      bool
+	hold        bool
+	processors  int // pin client and server to so many, 0 for wherever they run
+	adapters    []string
+	base        string // ratios are to this one
+	columns     []column
+}
+
+var (
+	distinct = []string{
+		"raw-goredis", "raw-goredis-ap", "raw-rueidis", "redsync-goredis", "redsync-goredis-ap", "redsync-rueidis",
+		"redislock", "redislock-ap", "rueidislock", "rueidislock-tuned", "holdfast", "holdfast-async",
+	}
+	polling = []string{
+		"raw-goredis", "raw-rueidis", "redsync-goredis", "redsync-goredis-tuned", "redsync-rueidis-tuned",
+		"redislock", "redislock-tuned", "rueidislock", "rueidislock-tuned", "holdfast",
+	}
+)
+
+var patterns = []pattern{
+	{
+		name: "a1", title: "one goroutine, client and server on one core", processes: 1, parallel: 1, processors: 1,
+		adapters: distinct, base: "redsync-goredis", columns: columnsDistinct,
+	},
+	{
+		name: "a2", title: "one goroutine, client and server on a core each", processes: 1, parallel: 1, processors: 2,
+		adapters: distinct, base: "redsync-goredis", columns: columnsDistinct,
+	},
+	{
+		name: "b", title: "64 goroutines, a lock each", processes: 1, parallel: 64,
+		adapters: distinct, base: "redsync-goredis-ap", columns: columnsDistinct,
+	},
+	{
+		name: "c", title: "512 goroutines, a lock each", processes: 1, parallel: 512,
+		adapters: distinct, base: "redsync-goredis-ap", columns: columnsDistinct,
+	},
+	{
+		name: "d", title: "64 goroutines of one process, one lock", processes: 1, parallel: 64, oneKey: true,
+		adapters: slices.Concat([]string{"local", "token"}, polling), base: "rueidislock", columns: columnsTurns,
+	},
+	{
+		name: "e", title: "4 processes, one lock", processes: 4, parallel: 1, oneKey: true,
+		adapters: slices.Concat([]string{"token", "token-goredis"}, polling), base: "token", columns: columnsHandovers,
+	},
+	{
+		name: "f", title: "leases held", processes: 1, hold: true,
+		adapters: []string{"redsync-goredis", "redsync-goredis-ap", "redsync-rueidis", "redislock", "redislock-ap", "rueidislock", "rueidislock-tuned", "holdfast"},
+		base:     "redislock-ap", columns: columnsHold,
+	},
+}
+
+// sample is one cell: what its workers answered.
+type sample struct {
+	Workers    []*result
+	Overlaps   int64
+	LostUpdate int64
+}
+
+func (s *sample) sum(f func(*result) float64) float64 {
+	var total float64
+	for _, r := range s.Workers {
+		total += f(r)
+	}
+	return total
+}
+
+func (s *sample) cycles() float64  { return s.sum(func(r *result) float64 { return float64(r.Cycles) }) }
+func (s *sample) seconds() float64 { return s.Workers[0].Seconds }
+func (s *sample) errors() int {
+	return int(s.sum(func(r *result) float64 { return float64(r.Errors + r.Lost) }))
+}
+
+// perCycle is 0 when there was no cycle.
+func (s *sample) perCycle(total float64) float64 {
+	if c := s.cycles(); c > 0 {
+		return total / c
+	}
+	return 0
+}
+
+func (s *sample) quantile(which func(*result) *histogram, q float64) float64 {
+	var h histogram
+	for _, r := range s.Workers {
+		h.merge(which(r))
+	}
+	return micros(h.quantile(q))
+}
+
+func micros(d time.Duration) float64 { return float64(d) / 1e3 }
+
+// spread is how often the luckiest contender was served for each turn of the unluckiest.
+// Who was not served at all counts as served once.
+func (s *sample) spread() float64 {
+	var served []uint64
+	for _, r := range s.Workers {
+		served = append(served, r.Served...)
+	}
+	if len(served) == 0 {
+		return 0
+	}
+	return float64(max(slices.Max(served), 1)) / float64(max(slices.Min(served), 1))
+}
