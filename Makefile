@@ -6,7 +6,7 @@ BENCHSTAT   = golang.org/x/perf/cmd/benchstat@latest
 # Every module of the workspace, as folders.
 MODULES     = $(shell sed -n 's/^\t\(\.[^ ]*\)$$/\1/p' go.work)
 
-.PHONY: demo test verify lint bench tidy install
+.PHONY: demo test verify lint bench peers tidy install
 
 demo: ## issue invoice numbers with a cluster of processes: without a lock, with a local one, with holdfast
 	$(GO) run ./cmd/holdfast demo
@@ -26,6 +26,9 @@ lint: ## format, vet, static analysis, other systems, tidy modules
 
 bench: ## benchmarks, with ratios to their yardsticks
 	./scripts/bench "$(BENCHSTAT)"
+
+peers: ## redislock beside other lock libraries on Redis: docs/benchmarks.md; PEERS='-patterns e -rounds 3'
+	$(GO) run ./bench/peers $(PEERS)
 
 tidy:
 	for m in $(MODULES); do (cd $$m && $(GO) mod tidy) || exit 1; done

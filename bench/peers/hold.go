@@ -12,13 +12,19 @@ import (
 // holders is how many goroutines take and release the leases that are then held.
 const holders = 64
 
+// takeWithin bounds how long taking all leases may take: a library may hang.
+const takeWithin = 30 * time.Second
+
+var errTooLong = fmt.Errorf("the leases were not all taken within %v", takeWithin)
+
 // hold takes many leases, keeps them for the duration and gives them back.
 func (w *worker) hold() (*result, error) {
 	// Only the renewals end before the leases do.
 	renewing, stopRenewing := context.WithCancel(context.Background())
 	defer stopRenewing()
-	ctx, cancel := context.WithCancel(context.Background())
-	defer cancel()
+	ctx, cancel := context.WithCancelCause(context.Background())
+	defer cancel(nil)
+	tooLong := time.AfterFunc(takeWithin, func() { cancel(errTooLong) })
 	k := &keeper{ctx: renewing, lockers: make([]locker, w.Leases)}
 	keys := make([]string, w.Leases)
 	for i := range keys {
@@ -35,6 +41,9 @@ func (w *worker) hold() (*result, error) {
 		return nil
 	})
 	r := &result{Acquire: new(histogram), Handover: new(histogram), Acquired: time.Since(began), Cycles: uint64(w.Leases)}
+	if !tooLong.Stop() {
+		err = errTooLong
+	}
 	if err != nil {
 		return nil, err
 	}

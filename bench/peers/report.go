@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strings"
 	"text/tabwriter"
+	"time"
 )
 
 // report is what is printed of a run.
@@ -36,8 +37,8 @@ type row struct {
 	Adapter string
 	Kind    kind
 	About   string
-	Figures []figure           `json:",omitempty"` // one a column
-	Calls   map[string]float64 `json:",omitempty"` // of the server, a cycle; for leases a second
+	Figures []figure          `json:",omitempty"` // one a column
+	Calls   map[string]called `json:",omitempty"` // of the server
 	sighting
 	Errors  int
 	Failure string `json:",omitempty"`
@@ -94,15 +95,20 @@ func (o *outcome) row(a adapter) row {
 	return r
 }
 
+// called says how often a command was called, for each cycle or second, and the time of one
+// call in the server.
+type called struct{ Times, Micros float64 }
+
 // callsOf is what the server was asked for, by command, scripts' own commands included.
-func callsOf(samples []*sample, perSecond bool) map[string]float64 {
-	calls, per := map[string]float64{}, 0.0
+func callsOf(samples []*sample, perSecond bool) map[string]called {
+	times, spent, per := map[string]int64{}, map[string]time.Duration{}, 0.0
 	for _, s := range samples {
 		if s == nil {
 			continue
 		}
 		for name, n := range s.Workers[0].Server.Calls {
-			calls[name] += float64(n)
+			times[name] += n
+			spent[name] += s.Workers[0].Server.Spent[name]
 		}
 		if perSecond {
 			per += s.seconds()
@@ -110,8 +116,9 @@ func callsOf(samples []*sample, perSecond bool) map[string]float64 {
 			per += s.cycles()
 		}
 	}
-	for name := range calls {
-		calls[name] /= max(per, 1)
+	calls := map[string]called{}
+	for name, n := range times {
+		calls[name] = called{float64(n) / max(per, 1), micros(spent[name]) / float64(n)}
 	}
 	return calls
 }
@@ -193,11 +200,11 @@ func (f figure) String() string {
 	return text
 }
 
-func calls(all map[string]float64) string {
+func calls(all map[string]called) string {
 	var parts []string
 	for _, name := range slices.Sorted(maps.Keys(all)) {
-		if n := all[name]; n >= 0.01 {
-			parts = append(parts, name+" "+short(n))
+		if c := all[name]; c.Times >= 0.01 {
+			parts = append(parts, fmt.Sprintf("%s %s at %s us", name, short(c.Times), short(c.Micros)))
 		}
 	}
 	return strings.Join(parts, ", ")

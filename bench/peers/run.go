@@ -235,6 +235,11 @@ func employ(ctx context.Context, o order, n int, processors []int) ([]*result, e
 			return nil, w.failure(err)
 		}
 	}
+	for _, w := range workers {
+		if w.dismiss(); !w.cmd.ProcessState.Success() {
+			return nil, w.failure(errors.New("ended badly"))
+		}
+	}
 	return results, nil
 }
 

@@ -89,11 +89,12 @@ func (w *wire) interruptible(ctx context.Context) {
 // counters are what a server has done so far.
 type counters struct {
 	Processor time.Duration
-	Calls     map[string]int64 // by command, those of scripts included
+	Calls     map[string]int64         // by command, those of scripts included
+	Spent     map[string]time.Duration // in them; in a script with all that it calls
 }
 
 func (w *wire) counters() (counters, error) {
-	c := counters{Calls: map[string]int64{}}
+	c := counters{Calls: map[string]int64{}, Spent: map[string]time.Duration{}}
 	text, err := w.do("INFO", "everything")
 	if err != nil {
 		return c, err
@@ -102,8 +103,11 @@ func (w *wire) counters() (counters, error) {
 		k, v, _ := strings.Cut(strings.TrimSpace(line), ":")
 		switch name, isCommand := strings.CutPrefix(k, "cmdstat_"); {
 		case isCommand:
-			n, _, _ := strings.Cut(strings.TrimPrefix(v, "calls="), ",")
+			n, rest, _ := strings.Cut(strings.TrimPrefix(v, "calls="), ",")
 			c.Calls[name], _ = strconv.ParseInt(n, 10, 64)
+			us, _, _ := strings.Cut(strings.TrimPrefix(rest, "usec="), ",")
+			spent, _ := strconv.ParseInt(us, 10, 64)
+			c.Spent[name] = time.Duration(spent) * time.Microsecond
 		case k == "used_cpu_sys" || k == "used_cpu_user":
 			s, _ := strconv.ParseFloat(v, 64)
 			c.Processor += time.Duration(s * float64(time.Second))
@@ -114,10 +118,10 @@ func (w *wire) counters() (counters, error) {
 
 // since is what was done after before.
 func (c counters) since(before counters) counters {
-	d := counters{Processor: c.Processor - before.Processor, Calls: map[string]int64{}}
+	d := counters{Processor: c.Processor - before.Processor, Calls: map[string]int64{}, Spent: map[string]time.Duration{}}
 	for name, n := range c.Calls {
 		if n -= before.Calls[name]; n > 0 && name != "info" {
-			d.Calls[name] = n
+			d.Calls[name], d.Spent[name] = n, c.Spent[name]-before.Spent[name]
 		}
 	}
 	return d
