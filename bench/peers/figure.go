@@ -34,18 +34,14 @@ func valuesOf(value func(*sample) float64, samples []*sample) (values []float64)
 	return values
 }
 
-// ratios compares what was measured in the same round. bases are adapters of which the one
-// with the largest value of the round counts.
-func ratios(value func(*sample) float64, samples []*sample, bases ...[]*sample) (all []float64) {
+// ratios compares what was measured in the same round.
+func ratios(value func(*sample) float64, samples, base []*sample) (all []float64) {
 	for round, s := range samples {
-		best := 0.0
-		for _, b := range bases {
-			if round < len(b) && b[round] != nil {
-				best = max(best, value(b[round]))
-			}
+		if s == nil || round >= len(base) || base[round] == nil {
+			continue
 		}
-		if s != nil && best > 0 {
-			all = append(all, value(s)/best)
+		if b := value(base[round]); b > 0 {
+			all = append(all, value(s)/b)
 		}
 	}
 	return all

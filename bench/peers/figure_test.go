@@ -89,9 +89,13 @@ func TestFiguresAreOfTheSameRound(t *testing.T) {
 	if f := figureOf(rate, cells(-1), nil); f != (figure{}) {
 		t.Errorf("of nothing: %+v", f)
 	}
-	got := ratios(rate, cells(10, 10, 10), cells(5, 2, -1), cells(2, 5, -1))
-	if !slices.Equal(got, []float64{2, 2}) {
-		t.Errorf("ratios to the best of two: %v", got)
+	got := ratios(rate, cells(10, 10, 10, 10), cells(5, 2, -1))
+	if !slices.Equal(got, []float64{2, 5}) {
+		t.Errorf("ratios: %v", got)
+	}
+	o := &outcome{samples: map[string][]*sample{"lucky": cells(1, 9, 1), "good": cells(3, 3, 3), "failed": cells(-1, -1, -1)}}
+	if best := o.best([]string{"failed", "lucky", "good", "absent"}, rate); best != "good" {
+		t.Errorf("the best is %s", best)
 	}
 	if m := median([]float64{4, 1, 3, 2}); m != 2.5 {
 		t.Errorf("median %v", m)
