@@ -285,6 +285,16 @@ func (c *combiner) deliver(requests []*request, reply []string, err error) {
 		return
 	}
 	words, payloads := reply[0], reply[1:]
+	if fence, ok := strings.CutPrefix(words, "+"); ok { // all as asked
+		for _, r := range requests {
+			if r.op[0]|0x20 == 'x' {
+				r.finish(fence, "", nil)
+			} else {
+				r.finish("=", "", nil)
+			}
+		}
+		return
+	}
 	for _, r := range requests {
 		var word, payload string
 		word, words, _ = strings.Cut(words, " ")
@@ -310,7 +320,7 @@ func (c *combiner) open(reply []string, n int) ([]string, error) {
 		c.mu.Unlock()
 		reply[0] = words
 	}
-	if strings.Count(reply[0], " ") != n-1 {
+	if strings.Count(reply[0], " ") != n-1 && reply[0][:1] != "+" {
 		return nil, errGarbled
 	}
 	return reply, nil

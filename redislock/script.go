@@ -51,7 +51,7 @@ func (c *call) Args() []any { return c.args }
 
 var (
 	evalsha, eval = "evalsha", "eval"
-	lockSource    = singleLua + gateLua + lockLua + groupLua + queueLua + slowLua
+	lockSource    = gateLua + singleLua + lockLua + groupLua + queueLua + slowLua
 	lockHash      = lockScript.Hash()
 )
 

@@ -10,10 +10,11 @@
 --          'quiet'   nothing at all is confirmed: the predecessor may not have fallen silent
 --          'cut off' too few replicas acknowledge: things are given back, and that is all
 -- left     ms until the phase is 'open', or in 'quiet' what a renewal has to wait for
--- term     the mastership that answers; new at every start and every promotion
+-- term     the mastership that answers, new at every start and every promotion; mark is how a
+--          reply begins with it
 --
 -- Reply of a gate that is shut to everybody: the error READONLY, or {'!constants', stored}.
-local phase, left, quiet, term = 'open', 0, 0, ''
+local phase, left, quiet, mark = 'open', 0, 0, ''
 local clock = redis.call('TIME')
 local ms = clock[1] * 1000 + math.floor(clock[2] / 1000)
 
@@ -23,7 +24,8 @@ if ARGV[1] ~= '' then
     -- The library drops the connection on this word, and asks anew who is master.
     return redis.error_reply('READONLY this server is a replica')
   end
-  term = string.match(info, 'master_replid:(%x+)')
+  local term = string.match(info, 'master_replid:(%x+)')
+  mark = '@' .. term .. ' '
   local max, need, lag = string.match(ARGV[1], '^(%d+) (%d+) (%d+)$')
   max, need, lag = tonumber(max), tonumber(need), tonumber(lag)
 

@@ -24,7 +24,8 @@
 -- All requests of a call are concurrent; those that give back are carried out first.
 --
 -- Reply: {words, payload...}: one word a request, separated by spaces, and payloads for the
--- words marked * in their order. A gated call has '@term' as its first word.
+-- words marked * in their order. A gated call has '@term' as its first word. Where all was
+-- granted as asked, given back and renewed, '+<fence>' stands for all words.
 --   <fence>[/span]   granted: first fence; the span where it is not the one asked for
 --   =                done
 --   -                the token holds nothing, or no longer
@@ -42,7 +43,7 @@
 -- that of the grant. Where readers or permits hold it, it is GROUP, see group.lua.
 local GROUP = 'holdfast:group'
 local n = (#ARGV - 6) / 3
-local words, payload, slow = {}, {}, {}
+local words, payload, slow, odd = {}, {}, {}, false
 local now, stamp = tonumber(ARGV[3]), clock[1] .. '.' .. clock[2]
 local QUEUE = 'holdfast.q:' .. ARGV[6]
 
@@ -57,22 +58,25 @@ local function count(r)
   if stored > 9000000000000000 then return 'the fence counter ' .. KEYS[2] .. ' is out of range' end
 end
 
-local takes, total, frees, keys, queues = {}, 0, {}, {}, {}
+local takes, most, frees, keys, queues, q = {}, 1, {}, {}, {}, 0
 if phase == 'open' then
+  local nt, nf = 0, 0
   for i = 1, n do
     local op = ARGV[4 + 3 * i]
     local code = string.byte(op)
     if code == 120 or code == 88 then -- x X
-      takes[#takes + 1] = i
-      total = total + tonumber(string.sub(op, 2))
-      queues[#queues + 1] = QUEUE .. KEYS[i + 2]
-    elseif code == 114 then -- r
-      frees[#frees + 1] = i
-      keys[#keys + 1] = KEYS[i + 2]
-      queues[#queues + 1] = QUEUE .. KEYS[i + 2]
-    elseif code == 101 then -- e
-      frees[#frees + 1] = i
-      keys[#keys + 1] = KEYS[i + 2]
+      nt, q = nt + 1, q + 1
+      takes[nt] = i
+      queues[q] = QUEUE .. KEYS[i + 2]
+      if op ~= 'x1' and op ~= 'X1' then most = math.max(most, tonumber(string.sub(op, 2))) end
+    elseif code == 114 or code == 101 then -- r e
+      nf = nf + 1
+      frees[nf] = i
+      keys[nf] = KEYS[i + 2]
+      if code == 114 then
+        q = q + 1
+        queues[q] = QUEUE .. KEYS[i + 2]
+      end
     else
       slow[#slow + 1] = i
     end
@@ -83,75 +87,80 @@ end
 
 -- Where somebody waits, everything takes its turn in the queue.
 local waited
-if #queues > 0 and redis.call('EXISTS', unpack(queues)) > 0 then
+if q > 0 and redis.call('EXISTS', unpack(queues)) > 0 then
   waited = {}
   for _, i in ipairs(takes) do waited[i] = redis.call('EXISTS', QUEUE .. KEYS[i + 2]) > 0 end
   for _, i in ipairs(frees) do waited[i] = redis.call('EXISTS', QUEUE .. KEYS[i + 2]) > 0 end
 end
 
 if #frees > 0 then
-  local values, gone = redis.call('MGET', unpack(keys)), {}
-  for k, i in ipairs(frees) do
-    local v, op = values[k], ARGV[4 + 3 * i]
-    local release = op == 'r'
-    if v == GROUP or waited and waited[i] and release then
+  local values, gone, g = redis.call('MGET', unpack(keys)), {}, 0
+  for k = 1, #frees do
+    local i, v = frees[k], values[k]
+    local release = ARGV[4 + 3 * i] == 'r'
+    if v == GROUP or release and waited and waited[i] then
       slow[#slow + 1] = i
     elseif not v or not string.find(v, string.sub(ARGV[5 + 3 * i], -22), 1, true) then
-      words[i] = '-'
+      words[i], odd = '-', true
     elseif release then
-      words[i] = '='
-      gone[#gone + 1] = keys[k]
+      g = g + 1
+      gone[g] = keys[k]
     else
       local r = redis.pcall('PEXPIRE', keys[k], ARGV[6 + 3 * i])
-      if type(r) == 'table' then words[i], payload[i] = '!', r.err else words[i] = '=' end
+      if type(r) == 'table' then words[i], payload[i], odd = '!', r.err, true end
     end
   end
-  if #gone > 0 then
+  if g > 0 then
     local r = redis.pcall('DEL', unpack(gone))
     if type(r) == 'table' then return redis.error_reply(r.err) end
   end
 end
 
+-- All that is granted here goes by one number, or block of numbers: numbers tell apart the
+-- holders of one name, and of a name there is only one. The counter goes to the clock, which
+-- is ahead of it unless more than a number a microsecond was given out; then nobody gets more
+-- than one, for the counter must not outrun the clock.
+local first
 if #takes > 0 then
-  -- The counter goes up once for all of them. It goes to the clock, which is ahead of it
-  -- unless more than a number a microsecond was given out.
   local err = count(redis.pcall('SET', KEYS[2], string.format('%d', now), 'GET'))
   if err and string.find(err, '^READONLY') then return redis.error_reply(err) end
   local top, whole = now, true
-  if not err and stored + total > now then
-    whole = false -- no more than one for each: the counter must not outrun the clock
-    top = math.max(stored + #takes, now)
-    local r = redis.pcall('SET', KEYS[2], string.format('%d', top))
-    err, total = r.err, #takes
+  if not err and stored + most > now then
+    whole, most, top = false, 1, math.max(stored + 1, now)
+    err = redis.pcall('SET', KEYS[2], string.format('%d', top)).err
   end
-  local fence = top - total + 1
-  stored = top
-  for _, i in ipairs(takes) do
-    local key, op = KEYS[i + 2], ARGV[4 + 3 * i]
+  stored, first = top, string.format('%d', top - most + 1)
+  local tail = ' ' .. first .. ' ' .. stamp
+  for k = 1, #takes do
+    local i = takes[k]
+    local op = ARGV[4 + 3 * i]
     if err then
-      words[i], payload[i] = '!', err
+      words[i], payload[i], odd = '!', err, true
     elseif waited and waited[i] then
       slow[#slow + 1] = i
     else
-      local f = string.format('%d', fence)
-      local numbers = f
-      if whole and op ~= 'x1' and op ~= 'X1' then numbers = f .. '+' .. string.sub(op, 2) - 1 end
-      local r = redis.pcall('SET', key, ARGV[5 + 3 * i] .. ' ' .. numbers .. ' ' .. stamp, 'NX', 'PX', ARGV[6 + 3 * i])
+      local ending, many = tail, op ~= 'x1' and op ~= 'X1'
+      if many and whole then ending = ' ' .. first .. '+' .. string.sub(op, 2) - 1 .. ' ' .. stamp end
+      local r = redis.pcall('SET', KEYS[i + 2], ARGV[5 + 3 * i] .. ending, 'NX', 'PX', ARGV[6 + 3 * i])
       if not r then
         slow[#slow + 1] = i
       elseif r.err then
-        words[i], payload[i] = '!', r.err
-      else
-        words[i] = whole and f or f .. '/1'
+        words[i], payload[i], odd = '!', r.err, true
+      elseif many and not whole then
+        words[i], odd = first .. '/1', true
       end
     end
-    fence = fence + (whole and tonumber(string.sub(op, 2)) or 1)
   end
 end
 
+if not odd and #slow == 0 then return {mark .. '+' .. (first or '0')} end
+
 local function reply()
-  local out = {table.concat(words, ' ', 1, n)}
-  if term ~= '' then out[1] = '@' .. term .. ' ' .. out[1] end
+  for i = 1, n do
+    local code = string.byte(ARGV[4 + 3 * i])
+    words[i] = words[i] or (code == 120 or code == 88) and first or '='
+  end
+  local out = {mark .. table.concat(words, ' ', 1, n)}
   for i = 1, n do
     if payload[i] then out[#out + 1] = payload[i] end
   end
