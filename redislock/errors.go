@@ -1,7 +1,6 @@
 package redislock
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"net"
@@ -39,40 +38,31 @@ func (e *Engine) classify(err error) *driver.Error {
 	case errors.As(err, &constants):
 		return driver.Fail(driver.Invalid, err)
 	case redis.IsReadOnlyError(err) && !strings.Contains(err.Error(), "script"):
-		return fail(driver.NotApplied, fmt.Errorf("%w (%w)", errNotMaster, err))
+		return fail(driver.NotApplied, e.advised(fmt.Errorf("%w (%w)", errNotMaster, err)))
 	case errors.Is(err, redis.ErrPoolTimeout), errors.Is(err, redis.ErrPoolExhausted):
 		return fail(driver.NotApplied, err)
 	case errors.Is(err, redis.ErrClosed):
 		return fail(driver.NotApplied, fmt.Errorf("the Redis client was closed: %w", err))
-	case redis.IsPermissionError(err):
-		return fail(driver.NotApplied, fmt.Errorf("%w; the user needs: %s", err, e.ACL("<user>")))
 	case errors.As(err, &reply):
 		// An error in the middle of the script names it: part of the call was carried out.
+		outcome := driver.NotApplied
 		if text := err.Error(); strings.Contains(text, "user_script") || strings.Contains(text, "script: ") {
-			if isPermission(text) {
-				err = fmt.Errorf("%w; the user needs: %s", err, e.ACL("<user>"))
-			}
-			return fail(driver.Unknown, err)
+			outcome = driver.Unknown
 		}
-		return fail(driver.NotApplied, err)
-	case errors.As(err, &dial) && dial.Op == "dial":
-		return fail(driver.NotApplied, err)
-	case errors.Is(err, context.Canceled), errors.Is(err, context.DeadlineExceeded):
-		return fail(driver.Unknown, err)
+		return fail(outcome, e.advised(err))
+	case errors.As(err, &dial) && dial.Op == "dial", isHandshake(err):
+		return fail(driver.NotApplied, e.advised(err))
 	}
-	return fail(driver.Unknown, err)
+	return fail(driver.Unknown, e.advised(err))
 }
 
 // refused turns the server's error for one request of a call into the driver's. What the
 // request asked for was not done.
 func (e *Engine) refused(text string) *driver.Error {
-	switch {
-	case strings.HasPrefix(text, "WRONGTYPE"):
+	if strings.HasPrefix(text, "WRONGTYPE") {
 		return driver.Failf(driver.Invalid, "the key is in use for something other than a lock: choose another name or prefix (%s)", text)
-	case isPermission(text):
-		return driver.Failf(driver.Unavailable, "%s; the user needs: %s", text, e.ACL("<user>"))
 	}
-	return driver.Fail(driver.Unavailable, errors.New(text))
+	return driver.Fail(driver.Unavailable, e.advised(errors.New(text)))
 }
 
 // isPermission reports whether a server's message is about what a user may not do. In scripts,
