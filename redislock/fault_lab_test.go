@@ -224,10 +224,18 @@ func (w *waiter) granted() *holdfast.Lease {
 // stillWaits fails when the waiter's call has ended.
 func (w *waiter) stillWaits() {
 	w.l.Helper()
+	if w.over() {
+		w.l.Fatalf("the wait has ended: %+v, %v", w.lease, w.err)
+	}
+}
+
+// over reports whether the waiter's call has ended.
+func (w *waiter) over() bool {
 	select {
 	case <-w.done:
-		w.l.Fatalf("the wait has ended: %+v, %v", w.lease, w.err)
+		return true
 	default:
+		return false
 	}
 }
 
