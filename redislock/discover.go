@@ -183,7 +183,7 @@ func (e *Engine) discover(ctx context.Context) error {
 	}
 	s, err := survey(ctx, e.only.node, e.single.epoch)
 	if err != nil {
-		return e.unreachable(err)
+		return e.unreachable(ctx, err)
 	}
 	return refusal(e.objections(s))
 }
@@ -202,7 +202,7 @@ func (e *Engine) discoverCluster(ctx context.Context) error {
 		return nil
 	})
 	if err != nil {
-		return e.unreachable(err)
+		return e.unreachable(ctx, err)
 	}
 	return refusal(all)
 }

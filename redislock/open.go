@@ -86,18 +86,22 @@ func (e *Engine) greet(ctx context.Context) error {
 			if wrong := e.opened.mistaken(ctx, e.scheme(), err); wrong != nil {
 				return wrong
 			}
-			return e.unreachable(err)
+			return e.unreachable(ctx, err)
 		}
 	case <-ctx.Done():
-		return e.unreachable(ctx.Err())
+		return e.unreachable(ctx, ctx.Err())
 	}
 	return e.discover(ctx)
 }
 
-func (e *Engine) unreachable(err error) error {
+func (e *Engine) unreachable(ctx context.Context, err error) error {
 	d := e.classify(err)
 	d.Outcome = driver.NotApplied
-	if !errors.Is(d.Err, context.Canceled) && !errors.Is(d.Err, context.DeadlineExceeded) {
+	switch {
+	case ctx.Err() != nil:
+	case errors.Is(d.Err, context.DeadlineExceeded):
+		d.Err = fmt.Errorf("%s does not answer within the timeout: is the address right, and does either side expect TLS? %w", e.caps.Instance, d.Err)
+	default:
 		d.Err = fmt.Errorf("%s does not answer: %w", e.caps.Instance, d.Err)
 	}
 	return d
