@@ -87,12 +87,16 @@ func (e *Engine) ACL(user string) string {
 	keys := "~" + companions + "*"
 	if e.cfg.RawKeys {
 		keys = "~*"
-	} else if !strings.HasPrefix(e.cfg.Prefix, companions) {
-		keys += " ~" + e.cfg.Prefix + "*"
+	} else {
+		// No space may stand in a pattern, but a sign for any one character may.
+		keys += " ~" + strings.ReplaceAll(glob(e.cfg.Prefix), " ", "?") + "*"
 	}
 	commands := "+eval +evalsha +get +set +mget +del +exists +pexpire +pttl +expire +time +type +scan +ping +hello +auth " +
 		"+client|setname +hget +hset +hdel +hmget +hexists +hincrby +zadd +zrem +zcard +zrange +zrangebyscore " +
 		"+lpush +ltrim +publish +subscribe +unsubscribe"
+	if c, ok := e.client.(*redis.Client); ok && c.Options().DB > 0 {
+		commands += " +select"
+	}
 	if e.cfg.Safety != SingleProcess {
 		commands += " +info"
 	}
