@@ -76,6 +76,13 @@ func isPermission(text string) bool {
 	return false
 }
 
+// isKeyBarred reports whether a call was refused, before anything was carried out, because the
+// user may not use one of its keys.
+func isKeyBarred(err error) bool {
+	text := err.Error()
+	return strings.HasPrefix(text, "NOPERM") && strings.Contains(text, " key") && !strings.Contains(text, "script: ")
+}
+
 func isNoScript(err error) bool { return err != nil && strings.HasPrefix(err.Error(), "NOSCRIPT") }
 
 func formatInt(n int64) string { return strconv.FormatInt(n, 10) }

@@ -276,6 +276,10 @@ func (c *combiner) deliver(requests []*request, reply []string, err error) {
 		reply, err = c.open(reply, len(requests))
 	}
 	if err != nil {
+		if len(requests) > 1 && isKeyBarred(err) {
+			c.oneByOne(requests)
+			return
+		}
 		failure := c.engine.classify(err)
 		for _, r := range requests {
 			if !c.engine.redirect(r, err) {
@@ -302,6 +306,27 @@ func (c *combiner) deliver(requests []*request, reply []string, err error) {
 			payload, payloads = payloads[0], payloads[1:]
 		}
 		r.finish(word, payload, nil)
+	}
+}
+
+// oneByOne makes the requests again of a call that the server refused to begin with, because
+// the key of one of them is beyond the rights of the user: the others must not suffer.
+func (c *combiner) oneByOne(requests []*request) {
+	e := c.engine
+	b := batch{call: newCall()}
+	c.mu.Lock()
+	b.known = c.terms.known()
+	c.mu.Unlock()
+	for i := range requests {
+		one := requests[i : i+1]
+		l := e.single
+		if e.cluster != nil {
+			l = e.layoutOf(tags()[slotOf(one[0].key)])
+		}
+		b.now = e.wall().UnixMicro()
+		b.encode(c, one, &l)
+		reply, err := b.call.send(c.node, b.args)
+		c.deliver(one, reply, err)
 	}
 }
 
