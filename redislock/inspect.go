@@ -129,7 +129,7 @@ func (e *Engine) scan(ctx context.Context, node *redis.Client, prefix string) ([
 			return nil, e.classify(err)
 		}
 		keys = slices.DeleteFunc(keys, func(key string) bool {
-			return e.cfg.RawKeys && strings.HasPrefix(key, companions) ||
+			return strings.HasPrefix(key, companions) ||
 				driver.CheckName(strings.TrimPrefix(key, e.cfg.Prefix)) != nil
 		})
 		for _, group := range e.together(keys) {

@@ -21,10 +21,6 @@ func encodeToken(t driver.Token) string {
 // sign returns the key of a name and how a request about it signs what it takes: the owner's
 // label, for people, and the token. Both are parts of one string, to allocate once.
 func (e *Engine) sign(name, owner string, t driver.Token) (key, id string, err error) {
-	if e.cfg.RawKeys && strings.HasPrefix(name, companions) {
-		return "", "", driver.Failf(driver.Invalid,
-			"name begins with %q, which is for companion keys where names are keys: choose another", companions)
-	}
 	var token [tokenSize]byte
 	base64.RawURLEncoding.Encode(token[:], t[:])
 	n := len(e.cfg.Prefix) + len(name)
@@ -33,6 +29,10 @@ func (e *Engine) sign(name, owner string, t driver.Token) (key, id string, err e
 		both = e.cfg.Prefix + name + string(token[:])
 	} else {
 		both = e.cfg.Prefix + name + owner + " " + string(token[:])
+	}
+	if strings.HasPrefix(both[:n], companions) { // with raw keys, or a prefix like "holdfast" and a name like ".fence"
+		return "", "", driver.Failf(driver.Invalid,
+			"its key would begin with %q, which is for companion keys: choose another name or prefix", companions)
 	}
 	return both[:n], both[n:], nil
 }
