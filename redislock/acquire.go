@@ -165,6 +165,10 @@ func (e *Engine) explain(ans answer, payload string) error {
 		return driver.Fail(driver.NotHeld, nil)
 	case '!':
 		return e.refused(payload)
+	case '?':
+		d := e.refused(payload)
+		d.Outcome = driver.Unknown
+		return d
 	}
 	return &driver.Error{Kind: driver.Unavailable, Err: errGarbled}
 }

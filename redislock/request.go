@@ -357,7 +357,7 @@ func hasPayload(word string) bool {
 		return false
 	}
 	switch word[0] {
-	case 'q', 'h', 's', 'b', '!':
+	case 'q', 'h', 's', 'b', '!', '?':
 		return true
 	}
 	return false

@@ -36,7 +36,8 @@
 --   l<limit>         other limit in use
 --   f                the queue is full
 --   s*               break refused, nobody has that fence; b*: broken. payload: the holders
---   !*               failed; payload: the server's error
+--   !*               failed, and was not done; payload: the server's error
+--   ?*               failed in the middle; payload: the server's error
 --
 -- A lock is a string key with PX. Where it is exclusive its value is 'owner token numbers
 -- seconds.micros': numbers are the fences granted, 'first' or 'first+more', and the time is
@@ -94,7 +95,7 @@ if q > 0 and redis.call('EXISTS', unpack(queues)) > 0 then
 end
 
 if #frees > 0 then
-  local values, gone, g = redis.call('MGET', unpack(keys)), {}, 0
+  local values, gone, freed, g = redis.call('MGET', unpack(keys)), {}, {}, 0
   for k = 1, #frees do
     local i, v = frees[k], values[k]
     local release = ARGV[4 + 3 * i] == 'r'
@@ -104,7 +105,7 @@ if #frees > 0 then
       words[i], odd = '-', true
     elseif release then
       g = g + 1
-      gone[g] = keys[k]
+      gone[g], freed[g] = keys[k], i
     else
       local r = redis.pcall('PEXPIRE', keys[k], ARGV[6 + 3 * i])
       if type(r) == 'table' then words[i], payload[i], odd = '!', r.err, true end
@@ -112,7 +113,10 @@ if #frees > 0 then
   end
   if g > 0 then
     local r = redis.pcall('DEL', unpack(gone))
-    if type(r) == 'table' then return redis.error_reply(r.err) end
+    if type(r) == 'table' then
+      if string.find(r.err, '^READONLY') then return redis.error_reply(r.err) end
+      for _, i in ipairs(freed) do words[i], payload[i], odd = '!', r.err, true end
+    end
   end
 end
 

@@ -10,15 +10,15 @@ if #ARGV == 9 and phase == 'open' then
   if code == 114 then -- r
     local v = redis.pcall('GET', key)
     if type(v) == 'string' and string.find(v, string.sub(id, -22), 1, true) then
-      local head = redis.call('ZRANGE', queue, 0, 0, 'WITHSCORES')
+      local head = redis.pcall('ZRANGE', queue, 0, 0, 'WITHSCORES')
       local entry = head[1]
-      if not entry then
-        redis.call('DEL', key)
-        return {mark .. '='}
+      if not entry and not head.err then
+        local n = redis.pcall('DEL', key) -- what the server has against it, lock.lua tells
+        if type(n) == 'number' then return {mark .. '='} end
       end
-      local inbox, ttl, span, who = string.match(entry, '^(%S+) x 0 1 (%d+) (%d+) (.+)$')
-      local age, now, old = ms - head[2] / 1000, tonumber(ARGV[3]), redis.call('GET', KEYS[2]) or '0'
-      if who and age <= 3000 and now <= (clock[1] + 86400) * 1000000 and tonumber(old) and old + span <= now then
+      local inbox, ttl, span, who = string.match(entry or '', '^(%S+) x 0 1 (%d+) (%d+) (.+)$')
+      local age, now, old = ms - (head[2] or 0) / 1000, tonumber(ARGV[3]), redis.pcall('GET', KEYS[2]) or '0'
+      if who and age <= 3000 and type(old) == 'string' and now <= (clock[1] + 86400) * 1000000 and tonumber(old) and old + span <= now then
         local numbers, first = ARGV[3], ARGV[3]
         if span ~= '1' then
           first = string.format('%d', now - span + 1)
@@ -30,7 +30,7 @@ if #ARGV == 9 and phase == 'open' then
           local ears = redis.pcall(ARGV[4], inbox, string.sub(who, -22) .. ' ' .. first .. ' ' .. span .. ' ' .. ttl .. ' ' .. key)
           if type(ears) == 'number' and ears > 0 then
             redis.call('ZREM', queue, entry)
-            if age > 500 then redis.call('HDEL', 'holdfast.w:' .. ARGV[6] .. key, entry) end
+            if age > 500 then redis.pcall('HDEL', 'holdfast.w:' .. ARGV[6] .. key, entry) end
             return {mark .. '='}
           end
           redis.call('SET', key, v, 'PX', 1000) -- nobody listens: lock.lua gives it back

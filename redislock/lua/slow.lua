@@ -210,12 +210,20 @@ local function answer(i)
   return acquire(i, key, op, id, ttl)
 end
 
+-- attempt answers a request. Where a key is not what it should be, a call raises an error in
+-- the middle: that is the end of this request only, of which a part was carried out, perhaps.
+local function attempt(i)
+  local ok, word, more = pcall(answer, i)
+  if ok then return word, more end
+  return '?', type(word) == 'table' and word.err or tostring(word)
+end
+
 -- Those that give back come first, so that a name given back can be taken in the same call.
 local back = {r = true, c = true, d = true}
 for _, i in ipairs(slow) do
-  if back[string.sub(ARGV[4 + 3 * i], 1, 1)] then words[i], payload[i] = answer(i) end
+  if back[string.sub(ARGV[4 + 3 * i], 1, 1)] then words[i], payload[i] = attempt(i) end
 end
 for _, i in ipairs(slow) do
-  if not words[i] then words[i], payload[i] = answer(i) end
+  if not words[i] then words[i], payload[i] = attempt(i) end
 end
 return reply()
