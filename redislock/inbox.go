@@ -4,6 +4,8 @@ import (
 	"context"
 	"encoding/base64"
 	"errors"
+	"maps"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -183,39 +185,46 @@ func (l *ear) listen(ctx context.Context, key string) {
 	}
 }
 
-// subscribe asks the node for one more channel. l.mu is locked.
+// subscribe asks the node for one more channel. l.mu is locked, so the network is left to
+// others: it may take its time, and callers have contexts that end.
 func (l *ear) subscribe(channel string) {
-	ctx := context.Background()
-	sharded := l.c.engine.publish == "SPUBLISH"
 	first := l.ps == nil
 	if first {
-		l.ps = l.c.node.Subscribe(ctx)
+		l.ps = l.c.node.Subscribe(context.Background())
 	}
-	// An error shows again where messages are received, and is dealt with there.
-	if sharded {
-		_ = l.ps.SSubscribe(ctx, channel)
-	} else {
-		_ = l.ps.Subscribe(ctx, channel)
-	}
+	ps, calls := l.ps, &l.c.engine.calls
+	calls.Go(func() { l.ask(ps, channel) })
 	if first {
-		ps := l.ps
-		l.c.engine.calls.Go(func() { l.receive(ps) })
+		calls.Go(func() { l.receive(ps) })
 	}
+}
+
+// ask sends the request to subscribe. An error shows again where messages are received, and is
+// dealt with there.
+func (l *ear) ask(ps *redis.PubSub, channels ...string) {
+	if l.c.engine.publish == "SPUBLISH" {
+		for _, channel := range channels { // each is of another slot
+			_ = ps.SSubscribe(context.Background(), channel)
+		}
+		return
+	}
+	_ = ps.Subscribe(context.Background(), channels...)
 }
 
 // checkEvery is how long nothing may be heard before the connection is tried.
 const checkEvery = 5 * time.Second
 
 // receive hands out messages until the ear is closed. The library connects and subscribes
-// anew when the connection was lost; what was missed meanwhile is found by polls.
+// anew when the connection was lost; what was missed meanwhile is found by polls. That nobody
+// answers any more, though the connection looks well, is for us to notice.
 func (l *ear) receive(ps *redis.PubSub) {
-	ctx, silent := context.Background(), 0
+	ctx, silent := context.Background(), false
 	for !l.c.engine.closed.Load() {
 		message, err := ps.ReceiveTimeout(ctx, checkEvery)
 		var late interface{ Timeout() bool }
 		switch {
 		case err == nil:
-			silent = 0
+			silent = false
 			l.take(message)
 		case errors.Is(err, redis.ErrClosed):
 			return
@@ -224,14 +233,33 @@ func (l *ear) receive(ps *redis.PubSub) {
 			l.deaf = true
 			l.confirm("")
 			l.mu.Unlock()
-		case errors.As(err, &late) && late.Timeout() && silent == 0:
-			silent++
+		case errors.As(err, &late) && late.Timeout() && !silent:
+			silent = true
 			_ = ps.Ping(ctx)
+		case errors.As(err, &late) && late.Timeout():
+			silent = false
+			ps = l.replace(ps)
 		default:
-			silent = 0
+			silent = false
 			l.pause()
 		}
 	}
+}
+
+// replace gives up a connection on which not even a ping was answered, for a new one.
+func (l *ear) replace(old *redis.PubSub) *redis.PubSub {
+	l.mu.Lock()
+	if l.c.engine.closed.Load() {
+		l.mu.Unlock()
+		return old
+	}
+	ps := l.c.node.Subscribe(context.Background())
+	l.ps = ps
+	channels := slices.Collect(maps.Keys(l.heard))
+	l.mu.Unlock()
+	_ = old.Close()
+	l.ask(ps, channels...)
+	return ps
 }
 
 func (l *ear) pause() {
