@@ -82,9 +82,10 @@ local function fits(key, v, mode, cap, weight)
   return mode == 's' or tonumber(b[2]) + weight <= cap
 end
 
--- lift makes the key and its companions live for ttl at least.
+-- lift makes the key and its companions live for ttl at least. Time stands still in a script:
+-- of a key that was made in it just as much is left, and its companions have no end yet.
 local function lift(key, ttl)
-  if redis.call('PTTL', key) < ttl then
+  if redis.call('PTTL', key) <= tonumber(ttl) then
     redis.call('PEXPIRE', key, ttl)
     redis.call('PEXPIRE', BOOK .. key, ttl)
     redis.call('PEXPIRE', ENDS .. key, ttl)
