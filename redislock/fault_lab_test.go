@@ -263,3 +263,15 @@ func scale(n int) int {
 	}
 	return n
 }
+
+// tidy waits until nothing is left on the server but what all names share.
+func (l *lab) tidy() {
+	l.Helper()
+	var keys []string
+	for deadline := time.Now().Add(labPatience); time.Now().Before(deadline); time.Sleep(10 * time.Millisecond) {
+		if keys = l.list("KEYS", "*"); len(keys) == 1 && keys[0] == "holdfast.fence" {
+			return
+		}
+	}
+	l.Errorf("%d keys are left, among them %q: want the fence counter only", len(keys), keys[:min(10, len(keys))])
+}
