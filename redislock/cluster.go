@@ -53,6 +53,7 @@ func (e *Engine) redirect(r *request, err error) bool {
 		return false
 	}
 	r.moved++
+	r.wake()
 	pause := time.Duration(r.moved-1) * 50 * time.Millisecond
 	e.calls.Go(func() {
 		select {

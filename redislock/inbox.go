@@ -175,6 +175,11 @@ func (l *ear) listen(ctx context.Context, key string) {
 	if confirmed == nil {
 		return
 	}
+	select {
+	case <-confirmed:
+		return
+	default:
+	}
 	timeout := time.NewTimer(pollEvery)
 	defer timeout.Stop()
 	select {

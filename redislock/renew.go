@@ -24,7 +24,7 @@ func (e *Engine) Renew(ctx context.Context, claims []driver.Claim) []error {
 			errs[i] = err
 			continue
 		}
-		under[i] = newRequest(key, renewal(c), id, millis(c.TTL))
+		under[i] = newRequest(key, e.renewal(c), id, millis(c.TTL))
 	}
 	e.doAll(ctx, under)
 	for i, r := range under {
@@ -48,8 +48,12 @@ func (e *Engine) doAll(ctx context.Context, all []*request) {
 	e.only.submit(all...)
 }
 
-// renewal is the op that renews a claim. Its details are for a master that never heard of it.
-func renewal(c *driver.Claim) string {
+// renewal is the op that renews a claim. Its details are for a new master that never heard of
+// it.
+func (e *Engine) renewal(c *driver.Claim) string {
+	if e.cfg.Safety == SingleProcess {
+		return "e"
+	}
 	mode, limit, weight := " x", 0, 1
 	switch c.Mode {
 	case driver.Shared:

@@ -22,7 +22,7 @@ type request struct {
 	via   *combiner // what sends it
 	state atomic.Uint32
 	moved uint8         // how often another node was named
-	done  chan struct{} // signalled once: word, payload and err say what came of it
+	done  chan struct{} // signalled when word, payload and err say what came of it, or when that takes long
 	then  func(error)   // called instead: nobody waits for this release
 
 	word    string
@@ -34,11 +34,11 @@ type request struct {
 const (
 	pending   = iota // not sent
 	sent             // in a call under way, or answered too late
-	answered         // done is signalled
+	answered         // word, payload and err are set
 	abandoned        // nobody waits for it any more
 )
 
-var requests = sync.Pool{New: func() any { return &request{done: make(chan struct{}, 1)} }}
+var requests = sync.Pool{New: func() any { return &request{done: make(chan struct{}, 2)} }}
 
 func newRequest(key, op, id string, ttl int64) *request {
 	r := requests.Get().(*request)
@@ -48,35 +48,56 @@ func newRequest(key, op, id string, ttl int64) *request {
 	return r
 }
 
-// free lets the request be used again. Only who received from done may call it.
+// free lets the request be used again. Only who saw the answer may call it.
 func (r *request) free() { requests.Put(r) }
 
-// await waits for the answer. When ctx ends and the request was not sent yet, or no answer
-// comes for another patience, the request is abandoned: that error is returned, and r is not
-// to be used any more.
-func (r *request) await(ctx context.Context, patience time.Duration) error {
+// wake signals done. A signal that finds no room is not missed: who takes one of those that
+// are there looks at the state after it.
+func (r *request) wake() {
 	select {
-	case <-r.done:
+	case r.done <- struct{}{}:
+	default:
+	}
+}
+
+// await waits for the answer. Only when it does not come soon does it look at ctx, which may
+// cost a timer or more: senders see to it that everybody is woken by then. When ctx has ended
+// and the request was not sent yet, or no answer comes for another patience, the request is
+// abandoned: that error is returned, and r is not to be used any more.
+func (r *request) await(ctx context.Context, patience time.Duration) error {
+	<-r.done
+	if r.state.Load() == answered || r.answeredBefore(ctx.Done()) {
 		return nil
-	case <-ctx.Done():
 	}
 	if r.state.CompareAndSwap(pending, abandoned) {
 		return driver.Fail(driver.Unavailable, ctx.Err())
 	}
 	if patience > 0 {
-		timer := time.NewTimer(patience)
+		over := make(chan struct{})
+		timer := time.AfterFunc(patience, func() { close(over) })
 		defer timer.Stop()
-		select {
-		case <-r.done:
+		if r.answeredBefore(over) {
 			return nil
-		case <-timer.C:
 		}
 	}
 	if r.state.CompareAndSwap(sent, abandoned) || r.state.CompareAndSwap(pending, abandoned) {
 		return &driver.Error{Kind: driver.Unavailable, Outcome: driver.Unknown, Err: ctx.Err()}
 	}
-	<-r.done
 	return nil
+}
+
+// answeredBefore waits for the answer or the end.
+func (r *request) answeredBefore(end <-chan struct{}) bool {
+	for {
+		select {
+		case <-r.done:
+			if r.state.Load() == answered {
+				return true
+			}
+		case <-end:
+			return false
+		}
+	}
 }
 
 // finish hands the answer to who waits for it, or deals with it when nobody does.
@@ -87,7 +108,7 @@ func (r *request) finish(word, payload string, err error) {
 		return
 	}
 	if r.state.CompareAndSwap(sent, answered) {
-		r.done <- struct{}{}
+		r.wake()
 		return
 	}
 	r.via.engine.orphan(r)
@@ -119,9 +140,9 @@ type combiner struct {
 
 	mu      sync.Mutex
 	queue   []*request
-	senders int            // goroutines
-	idle    int            // of them, asleep and not woken yet
-	began   driver.Instant // when the latest call left
+	senders int // goroutines
+	idle    int // of them, asleep and not woken yet
+	late    int // of them, with a call that takes long
 	terms   terms
 
 	// leaving counts, by key, the releases that nobody waits for and that are in a call. Who
@@ -141,7 +162,7 @@ func (c *combiner) submit(all ...*request) {
 		}
 	}
 	switch {
-	case c.senders > c.idle && len(c.queue) < maxBatch && c.engine.clock.Now().Sub(c.began) < stuckAfter:
+	case c.senders > c.idle+c.late && len(c.queue) < maxBatch:
 		// The call under way takes them along when it is back.
 	case c.idle > 0:
 		c.idle--
@@ -149,16 +170,24 @@ func (c *combiner) submit(all ...*request) {
 	case c.senders < maxSenders:
 		c.senders++
 		c.engine.calls.Go(c.send)
+	default:
+		for _, r := range c.queue {
+			r.wake()
+		}
 	}
 }
 
 // send makes calls until the engine is closed.
 func (c *combiner) send() {
 	b := batch{call: newCall()}
+	watch := time.AfterFunc(time.Hour, func() { c.isLate(&b) })
+	defer watch.Stop()
 	for {
 		for c.take(&b) {
+			watch.Reset(stuckAfter)
 			b.exchange(c)
 		}
+		watch.Stop()
 		select {
 		case <-c.wake:
 		case <-c.engine.done:
@@ -167,11 +196,33 @@ func (c *combiner) send() {
 	}
 }
 
+// isLate wakes those who wait for a call that takes long, and those behind it: from now on
+// they look at their contexts as well. When it comes late itself it finds other requests in
+// b, which costs these a look, and no more.
+func (c *combiner) isLate(b *batch) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if !b.late && len(b.requests) > 0 {
+		b.late = true
+		c.late++
+	}
+	for _, r := range b.requests {
+		r.wake()
+	}
+	for _, r := range c.queue {
+		r.wake()
+	}
+}
+
 // take moves up to maxBatch requests into b, whose last call is over. When there are none it
 // counts the sender as idle.
 func (c *combiner) take(b *batch) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	if b.late {
+		b.late = false
+		c.late--
+	}
 	for _, key := range b.leaving {
 		if c.leaving[key]--; c.leaving[key] == 0 {
 			delete(c.leaving, key)
@@ -190,7 +241,6 @@ func (c *combiner) take(b *batch) bool {
 		}
 	}
 	b.known = c.terms.known()
-	c.began = c.engine.clock.Now()
 	return true
 }
 
@@ -203,6 +253,7 @@ func (c *combiner) fill(b *batch) {
 			break
 		}
 		if c.leaving[r.key] > 0 { // the sender of that release comes for it
+			r.wake()
 			c.queue[rest] = r
 			rest++
 		} else if r.state.CompareAndSwap(pending, sent) {
@@ -217,6 +268,7 @@ func (c *combiner) fill(b *batch) {
 type batch struct {
 	requests []*request
 	leaving  []string // keys of the releases among them that nobody waits for
+	late     bool     // their call takes long
 	call     *call
 	args     []any
 	known    string

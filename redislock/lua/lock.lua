@@ -17,7 +17,7 @@
 --   c          followed by an op that waited: stop waiting; give back what was granted, but
 --              an upgrade leaves the share
 --   d          followed by a fence: give back what was granted with that fence
---   e          renew; followed by 'top mode limit weight'
+--   e          renew; followed, but on a server without a gate, by 'top mode limit weight'
 --   r          give back
 --   b          break; followed by the fence that a holder must have, or 0; id is the record
 --              for the audit list
