@@ -161,18 +161,24 @@ func (c *combiner) submit(all ...*request) {
 			c.queue = append(c.queue, r)
 		}
 	}
+	enough := 1 // calls under way that are not late
+	if len(c.queue) >= maxBatch {
+		enough = 2
+	}
 	switch {
-	case c.senders > c.idle+c.late && len(c.queue) < maxBatch:
-		// The call under way takes them along when it is back.
+	case c.senders-c.idle-c.late >= enough:
+		// A call under way takes them along when it is back.
 	case c.idle > 0:
 		c.idle--
 		c.wake <- struct{}{}
 	case c.senders < maxSenders:
 		c.senders++
 		c.engine.calls.Go(c.send)
-	default:
-		for _, r := range c.queue {
-			r.wake()
+	case c.late == c.senders:
+		for _, r := range all {
+			if r != nil {
+				r.wake()
+			}
 		}
 	}
 }
