@@ -33,7 +33,9 @@ func (e *Engine) do(ctx context.Context, r *request) {
 		r.finish("", "", &driver.Error{Kind: driver.Unavailable, Outcome: driver.NotApplied, Err: err})
 		return
 	}
-	c.submit(r)
+	if r.then != nil || !c.sendAlone(r) {
+		c.submit(r)
+	}
 }
 
 // maxMoves is how often a request follows the slot that it is for.
