@@ -122,6 +122,7 @@ func (a *ask) quick(ctx context.Context) (driver.Grant, error, bool) {
 // something to give back.
 func (a *ask) once(ctx context.Context, wait bool) (driver.Grant, answer, error) {
 	r := newRequest(a.key, a.op(wait), a.id, millis(a.req.TTL))
+	r.poll = a.queued
 	now := a.e.clock.Now()
 	a.e.do(ctx, r)
 	if err := r.await(ctx, withdrawal); err != nil {

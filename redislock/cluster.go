@@ -82,7 +82,7 @@ func (b *batch) exchangeSlots(c *combiner) {
 		for s, g := range groups {
 			l := e.layoutOf(tags()[s])
 			b.encode(c, g, &l)
-			reply, err := b.call.send(c.node, b.args)
+			reply, err := b.call.send(c.node, lockScript, b.args)
 			c.deliver(g, reply, err)
 		}
 		return
@@ -95,7 +95,7 @@ func (b *batch) exchangeSlots(c *combiner) {
 		p.known, p.now = b.known, b.now
 		l := e.layoutOf(tags()[s])
 		p.encode(c, g, &l)
-		p.args[0], p.args[1] = &evalsha, &lockHash
+		p.args[0], p.args[1] = &evalsha, &lockScript.hash
 		k := newCall()
 		k.args = p.args
 		calls, owners = append(calls, k), append(owners, g)
@@ -105,7 +105,7 @@ func (b *batch) exchangeSlots(c *combiner) {
 	for i, k := range calls {
 		reply, err := k.Val(), k.Err()
 		if isNoScript(err) {
-			reply, err = k.send(c.node, k.args)
+			reply, err = k.send(c.node, lockScript, k.args)
 		}
 		c.deliver(owners[i], reply, err)
 	}

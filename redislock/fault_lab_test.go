@@ -46,6 +46,18 @@ func (l *lab) engineAt(addr, query string) *redislock.Engine {
 	return e
 }
 
+// warm makes the server know the scripts: both, of which a lock that is free needs one.
+func (l *lab) warm() {
+	l.Helper()
+	c := l.process()
+	l.unlock(l.lock(c, "warm"))
+	permit, err := c.Semaphore("warm permit", 1).TryAcquire(l.patience(), 1)
+	if err != nil {
+		l.Fatal(err)
+	}
+	l.unlock(permit)
+}
+
 // client returns a client on e with leases that outlive the test. It is closed at the end.
 func (l *lab) client(e driver.Engine) *holdfast.Client { return l.clientWith(e, labTTL) }
 

@@ -32,7 +32,7 @@ var losses = []loss{
 func eachLoss(t *testing.T, f func(l *lab, p *testserver.TCPProxy, c *holdfast.Client, how loss)) {
 	t.Parallel()
 	l := newLab(t, testserver.RedisOptions{})
-	l.unlock(l.lock(l.process(), "warm")) // the server knows the script from now on
+	l.warm()
 	for _, how := range losses {
 		t.Run(how.name, func(t *testing.T) {
 			sub := &lab{t, l.server}
@@ -150,6 +150,7 @@ func TestFaultGrantingPollLost(t *testing.T) {
 	l := newLab(t, testserver.RedisOptions{})
 	p := testserver.Proxy(t, l.server.Addr())
 	c := l.client(l.engineAt(p.Addr(), "timeout=500ms"))
+	l.warm()
 	l.do("SET", "holdfast:name", "of another library")
 	w := l.waiter(c, "name")
 	p.FreezeDown()

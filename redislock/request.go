@@ -22,6 +22,7 @@ type request struct {
 	via   *combiner // what sends it
 	state atomic.Uint32
 	moved uint8         // how often another node was named
+	poll  bool          // asks again, by which the plain cases are over
 	done  chan struct{} // signalled when word, payload and err say what came of it, or when that takes long
 	then  func(error)   // called instead: nobody waits for this release
 
@@ -44,7 +45,7 @@ func newRequest(key, op, id string, ttl int64) *request {
 	r := requests.Get().(*request)
 	r.key, r.op, r.id, r.ttl = key, op, id, ttl
 	r.state.Store(pending)
-	r.moved, r.then, r.word, r.payload, r.err = 0, nil, "", "", nil
+	r.moved, r.poll, r.then, r.word, r.payload, r.err = 0, false, nil, "", "", nil
 	return r
 }
 
@@ -348,14 +349,42 @@ func (b *batch) reset() {
 func (b *batch) exchange(c *combiner) {
 	e := c.engine
 	b.now = e.wall().UnixMicro()
-	if e.cluster == nil {
-		b.encode(c, b.requests, &e.single)
-		reply, err := b.call.send(c.node, b.args)
-		c.deliver(b.requests, reply, err)
+	if e.cluster != nil {
+		b.exchangeSlots(c)
 		return
 	}
-	b.exchangeSlots(c)
+	if len(b.requests) == 1 && e.constants == "" && b.exchangeSingle(c) {
+		return
+	}
+	b.encode(c, b.requests, &e.single)
+	reply, err := b.call.send(c.node, lockScript, b.args)
+	c.deliver(b.requests, reply, err)
 }
+
+// exchangeSingle sends the only request the short way, and reports whether that did.
+func (b *batch) exchangeSingle(c *combiner) bool {
+	r, s := b.requests[0], &c.engine.single
+	if r.poll {
+		return false
+	}
+	a := append(b.args[:0], nil, nil, &two, &r.key, &s.fence, &r.op, &r.id, &b.now)
+	switch r.op[0] {
+	case 'x', 'X':
+		a = append(a, &r.ttl, &s.inbox)
+	case 'r':
+	default:
+		return false
+	}
+	b.args = a
+	reply, err := b.call.send(c.node, singleScript, a)
+	if err == nil && len(reply) == 0 {
+		return false
+	}
+	c.deliver(b.requests, reply, err)
+	return true
+}
+
+var two = 2 // keys
 
 // encode writes the call for requests whose keys are all in one slot into b.args. Pointers
 // instead of values keep the arguments from being allocated one by one.
@@ -438,7 +467,7 @@ func (c *combiner) oneByOne(requests []*request) {
 		}
 		b.now = e.wall().UnixMicro()
 		b.encode(c, one, &l)
-		reply, err := b.call.send(c.node, b.args)
+		reply, err := b.call.send(c.node, lockScript, b.args)
 		c.deliver(one, reply, err)
 	}
 }

@@ -29,15 +29,24 @@ var (
 
 	// lockScript is one chunk: each part uses the locals of those before it, and the call
 	// returns early where nobody stood in anybody's way.
-	lockScript    = redis.NewScript(lockSource)
+	lockScript   = newScript(gateLua + lockLua + groupLua + queueLua + slowLua)
+	singleScript = newScript(singleLua)
+
 	inspectScript = redis.NewScript(inspectLua)
 	trialScript   = redis.NewScript(trialLua)
 	initScript    = redis.NewScript(initLua)
 )
 
-// call is an EVALSHA of lockScript, or the EVAL that has to follow it once. It is sent once:
-// the library would send it again after a lost reply, and the copy could be carried out at
-// any later time. It may be used again when it is over.
+// script is a script that calls are made of.
+type script struct{ source, hash string }
+
+func newScript(source string) *script {
+	return &script{source: source, hash: redis.NewScript(source).Hash()}
+}
+
+// call is an EVALSHA, or the EVAL that has to follow it once. It is sent once: the library
+// would send it again after a lost reply, and the copy could be carried out at any later
+// time. It may be used again when it is over.
 type call struct {
 	*redis.StringSliceCmd
 	args []any
@@ -49,23 +58,19 @@ func (*call) NoRetry() bool { return true }
 // Args implements redis.Cmder.
 func (c *call) Args() []any { return c.args }
 
-var (
-	evalsha, eval = "evalsha", "eval"
-	lockSource    = gateLua + singleLua + lockLua + groupLua + queueLua + slowLua
-	lockHash      = lockScript.Hash()
-)
+var evalsha, eval = "evalsha", "eval"
 
 func newCall() *call {
-	return &call{StringSliceCmd: redis.NewStringSliceCmd(context.Background(), evalsha, lockHash, 0)}
+	return &call{StringSliceCmd: redis.NewStringSliceCmd(context.Background(), evalsha, lockScript.hash, 0)}
 }
 
 // send runs the script with what args[2:] says and returns its reply. args[:2] is filled in.
-func (c *call) send(node *redis.Client, args []any) ([]string, error) {
-	args[0], args[1] = &evalsha, &lockHash
+func (c *call) send(node *redis.Client, s *script, args []any) ([]string, error) {
+	args[0], args[1] = &evalsha, &s.hash
 	err := c.process(node, args)
 	if isNoScript(err) {
 		// Nothing was carried out. The server keeps the script from now on.
-		args[0], args[1] = &eval, &lockSource
+		args[0], args[1] = &eval, &s.source
 		err = c.process(node, args)
 	}
 	return c.Val(), err

@@ -9,19 +9,19 @@ import (
 )
 
 var holdfastAdapters = []adapter{
-	{name: "holdfast", kind: ours, about: "Mutex on redislock, defaults", open: openHoldfast},
+	{name: "holdfast", kind: ours, about: "Mutex on redislock, defaults", open: func(addr string) (peer, error) { return openHoldfast(addr) }},
 	{
 		name: "holdfast-async", kind: ours, about: "the same, the release is not waited for",
-		// To be filled in when there is an option for it: open with that option, and remove
-		// the line below.
-		open:    openHoldfast,
-		missing: "holdfast has no option yet that releases without waiting",
+		open: func(addr string) (peer, error) { return openHoldfast(addr, holdfast.WithAsyncUnlock()) },
 	},
 }
 
-type holdfastPeer struct{ client *holdfast.Client }
+type holdfastPeer struct {
+	client  *holdfast.Client
+	options []holdfast.Option
+}
 
-func openHoldfast(addr string) (peer, error) {
+func openHoldfast(addr string, options ...holdfast.Option) (peer, error) {
 	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
 	defer cancel()
 	engine, err := redislock.Open(ctx, "redis://"+addr, redislock.Config{})
@@ -33,11 +33,13 @@ func openHoldfast(addr string) (peer, error) {
 		_ = engine.Close()
 		return nil, err
 	}
-	return holdfastPeer{client}, nil
+	return holdfastPeer{client, options}, nil
 }
 
-func (p holdfastPeer) locker(key string) locker { return &holdfastLock{mutex: p.client.Mutex(key)} }
-func (p holdfastPeer) close() error             { return p.client.Close() }
+func (p holdfastPeer) locker(key string) locker {
+	return &holdfastLock{mutex: p.client.Mutex(key, p.options...)}
+}
+func (p holdfastPeer) close() error { return p.client.Close() }
 
 type holdfastLock struct {
 	mutex *holdfast.Mutex
