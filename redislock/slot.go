@@ -19,7 +19,15 @@ func slotOf(key string) int {
 	}
 	crc := uint16(0)
 	for i := range len(key) {
-		crc ^= uint16(key[i]) << 8
+		crc = crc<<8 ^ crcTable[byte(crc>>8)^key[i]]
+	}
+	return int(crc) % slots
+}
+
+// crcTable is what each byte does to the sum.
+var crcTable = func() (t [256]uint16) {
+	for i := range t {
+		crc := uint16(i) << 8
 		for range 8 {
 			if crc&0x8000 != 0 {
 				crc = crc<<1 ^ 0x1021
@@ -27,9 +35,10 @@ func slotOf(key string) int {
 				crc <<= 1
 			}
 		}
+		t[i] = crc
 	}
-	return int(crc) % slots
-}
+	return t
+}()
 
 // tags holds, for each slot, a short hash tag that lies in it: companions of a key have to be
 // in its slot, and the key's own tag, if it has one, may be anything.
