@@ -95,8 +95,7 @@ func (a *ask) op(wait bool) string {
 // quick tries without a place in the queue while the server cannot tell this process of a
 // grant yet: most locks are free, and need no subscription.
 func (a *ask) quick(ctx context.Context) (driver.Grant, error, bool) {
-	c, err := a.e.combinerFor(ctx, a.key)
-	if err != nil || c.ear.hears(a.key) || a.req.Upgrade {
+	if a.req.Upgrade || a.e.hears(a.key) {
 		return driver.Grant{}, nil, false
 	}
 	g, _, err := a.once(ctx, false)
@@ -108,7 +107,7 @@ func (a *ask) quick(ctx context.Context) (driver.Grant, error, bool) {
 		if d.Err = ctx.Err(); d.Err != nil {
 			return g, d, true
 		}
-		c.ear.listen(ctx, a.key)
+		a.e.listen(ctx, a.key)
 		return g, nil, false
 	}
 	if _, waits := waitFor(err); waits {
@@ -124,7 +123,7 @@ func (a *ask) once(ctx context.Context, wait bool) (driver.Grant, answer, error)
 	r := newRequest(a.key, a.op(wait), a.id, millis(a.req.TTL))
 	r.poll = a.queued
 	now := a.e.clock.Now()
-	a.e.do(ctx, r)
+	a.e.do(r)
 	if err := r.await(ctx, withdrawal); err != nil {
 		return driver.Grant{}, answer{}, err
 	}
@@ -202,9 +201,7 @@ func (a *ask) wait(ctx context.Context) (driver.Grant, error) {
 	alive := a.e.clock.Now()
 	for {
 		// The ear may have to listen anew: at another node, after a slot was moved.
-		if c, err := a.e.combinerFor(ctx, a.key); err == nil {
-			c.ear.listen(ctx, a.key)
-		}
+		a.e.listen(ctx, a.key)
 		now := a.e.clock.Now()
 		g, ans, err := a.once(ctx, true)
 		var pause time.Duration
@@ -313,7 +310,7 @@ func (a *ask) withdraw() (driver.Grant, error) {
 	defer cancel()
 	r := newRequest(a.key, "c"+a.op(true), a.id, millis(a.req.TTL))
 	now := a.e.clock.Now()
-	a.e.do(ctx, r)
+	a.e.do(r)
 	if err := r.await(ctx, 0); err != nil {
 		return driver.Grant{}, err
 	}
@@ -364,7 +361,7 @@ func (e *Engine) forgetLater(key, op, id string) {
 		defer e.leave()
 		ctx, cancel := context.WithTimeout(context.Background(), withdrawal)
 		defer cancel()
-		e.do(ctx, r)
+		e.do(r)
 		if r.await(ctx, 0) == nil {
 			r.free()
 		}

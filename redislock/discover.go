@@ -193,6 +193,7 @@ func (e *Engine) discover(ctx context.Context) error {
 func (e *Engine) discoverCluster(ctx context.Context) error {
 	var all []objection
 	err := e.masters(ctx, func(node *redis.Client) error {
+		_ = e.combinerOf(node).greet() // it is asked again when it is needed
 		if s, err := survey(ctx, node, ""); err == nil {
 			for _, o := range e.objections(s) {
 				o.text = node.Options().Addr + ": " + o.text

@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/rand"
 	"encoding/hex"
+	"errors"
 	"math"
 	"strings"
 	"sync"
@@ -21,23 +22,35 @@ type Engine struct {
 	owned     bool     // Close closes the client
 	opened    *options // what the URL said, nil after New
 	cluster   *redis.ClusterClient
+	private   bool // cluster is the engine's own, made after client
 	caps      driver.Capabilities
 	clock     driver.Clock
 	wall      func() time.Time
 	id        string // of this engine among all that use the deployment
 	constants string
-	publish   string // PUBLISH or SPUBLISH
 
 	only    *combiner // but in a Cluster
-	nodes   sync.Map  // in a Cluster: *redis.Client to *combiner
 	nowhere *combiner // of requests that could not be sent
 	single  layout    // but in a Cluster
+
+	// In a Cluster.
+	nodes   sync.Map // *redis.Client to *combiner
+	layouts *[slots]atomic.Pointer[layout]
+	mapped  atomic.Bool // the client has been told who has which slot
+	mapping struct {    // the last time that it was asked
+		sync.Mutex
+		done bool
+		at   driver.Instant
+		err  error
+	}
+	remapping atomic.Bool // it is being asked in the background
 
 	waiters waiters
 
 	closed  atomic.Bool
-	closing chan struct{}  // closed by Close
-	done    chan struct{}  // closed when no call of a user is under way any more
+	closing chan struct{}   // closed by Close
+	life    context.Context // ends when no call of a user is left
+	end     context.CancelFunc
 	mu      sync.Mutex     // orders waits.Add and Close
 	waits   sync.WaitGroup // calls of users that wait
 	calls   sync.WaitGroup // goroutines of the engine
@@ -57,8 +70,8 @@ var _ interface {
 // New sends nothing: what is wrong with the server shows at the first call.
 func New(client redis.UniversalClient, cfg Config) (*Engine, error) {
 	e := &Engine{
-		client: client, clock: driver.BootClock(), wall: time.Now, publish: "PUBLISH",
-		id: newID(), closing: make(chan struct{}), done: make(chan struct{}),
+		client: client, clock: driver.BootClock(), wall: time.Now,
+		id: newID(), closing: make(chan struct{}),
 	}
 	var instance []string
 	switch c := client.(type) {
@@ -71,8 +84,12 @@ func New(client redis.UniversalClient, cfg Config) (*Engine, error) {
 			instance[0] = behindSentinel
 		}
 	case *redis.ClusterClient:
-		e.cfg = cfg.withDefaults(false, true)
-		e.cluster = c
+		// Where the caller says which slots are where the servers may be any: a client that
+		// routes by Sentinel's word says so for one master.
+		manual := c.Options().ClusterSlots != nil
+		e.cfg = cfg.withDefaults(false, !manual)
+		e.cluster, e.layouts = c, new([slots]atomic.Pointer[layout])
+		e.private = c.Options().ReadOnly && !manual
 		instance = c.Options().Addrs
 	default:
 		return nil, driver.Failf(driver.Unsupported,
@@ -81,8 +98,12 @@ func New(client redis.UniversalClient, cfg Config) (*Engine, error) {
 	if err := e.cfg.validate(); err != nil {
 		return nil, err
 	}
+	if e.private {
+		e.cluster = mastersOnly(e.cluster)
+	}
+	e.life, e.end = context.WithCancel(context.Background())
 	e.constants = e.cfg.constants()
-	e.single = e.layoutOf("")
+	e.single = *e.newLayout("")
 	e.nowhere = &combiner{engine: e}
 	e.waiters.init(e)
 	e.caps = capabilitiesOf(e.cfg, strings.Join(instance, ","))
@@ -103,9 +124,14 @@ func newID() string {
 }
 
 func (e *Engine) newCombiner(node *redis.Client) *combiner {
-	c := &combiner{engine: e, node: node, wake: make(chan struct{}, maxSenders), leaving: make(map[string]int)}
+	c := &combiner{
+		engine: e, node: node, wake: make(chan struct{}, maxSenders), leaving: make(map[string]int),
+		publish: "PUBLISH",
+	}
 	if e.cluster != nil {
 		c.terms.now = e.clock.Now
+	} else {
+		c.greeted.Store(true)
 	}
 	c.ear.init(c)
 	return c
@@ -152,11 +178,14 @@ func (e *Engine) Close() error {
 	if !first {
 		return nil
 	}
-	close(e.done)
+	e.end()
 	e.each(func(c *combiner) { c.ear.close() })
 	var err error
 	if e.owned {
 		err = e.client.Close()
+	}
+	if e.private {
+		err = errors.Join(err, e.cluster.Close())
 	}
 	e.calls.Wait()
 	return err

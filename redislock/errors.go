@@ -37,7 +37,7 @@ func (e *Engine) classify(err error) *driver.Error {
 	switch {
 	case errors.As(err, &constants):
 		return driver.Fail(driver.Invalid, err)
-	case redis.IsReadOnlyError(err) && !strings.Contains(err.Error(), "script"):
+	case byReplica(err):
 		return fail(driver.NotApplied, e.advised(fmt.Errorf("%w (%w)", errNotMaster, err)))
 	case errors.Is(err, redis.ErrPoolTimeout), errors.Is(err, redis.ErrPoolExhausted):
 		return fail(driver.NotApplied, err)
@@ -83,6 +83,11 @@ func isKeyBarred(err error) bool {
 	return strings.HasPrefix(text, "NOPERM") && strings.Contains(text, " key") && !strings.Contains(text, "script: ")
 }
 
+// byReplica reports whether a whole call was refused by a replica, and nothing done.
+func byReplica(err error) bool {
+	return redis.IsReadOnlyError(err) && !strings.Contains(err.Error(), "script")
+}
+
 func isNoScript(err error) bool { return err != nil && strings.HasPrefix(err.Error(), "NOSCRIPT") }
 
 func formatInt(n int64) string { return strconv.FormatInt(n, 10) }
@@ -110,7 +115,7 @@ func (e *Engine) ACL(user string) string {
 	if e.cluster != nil {
 		commands += " +cluster|slots +cluster|shards +command"
 	}
-	if e.publish == "SPUBLISH" {
+	if e.publishes() == "SPUBLISH" {
 		commands += " +spublish +ssubscribe +sunsubscribe"
 	}
 	return "ACL SETUSER " + user + " on " + keys + " &" + companions + "* -@all " + commands

@@ -49,7 +49,7 @@ func (l *lab) entry(name string) (inbox, token string) {
 	if len(entries) != 1 {
 		l.Fatalf("queue %q, want one entry", entries)
 	}
-	return strings.Fields(entries[0])[0], entries[0][len(entries[0])-22:]
+	return strings.Fields(entries[0])[1], entries[0][len(entries[0])-22:]
 }
 
 // undisturbed fails unless lease is what the server has.

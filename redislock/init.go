@@ -28,7 +28,7 @@ func (e *Engine) Init(ctx context.Context) error {
 		if err != nil {
 			return e.classify(err)
 		}
-		return initialized(reply, e.single, false)
+		return initialized(reply, &e.single, false)
 	}
 	return e.initSlots(ctx)
 }
@@ -37,13 +37,23 @@ func (e *Engine) Init(ctx context.Context) error {
 const initBatch = 256
 
 func (e *Engine) initSlots(ctx context.Context) error {
-	byNode := make(map[*redis.Client][]layout)
-	for _, tag := range tags() {
-		node, err := e.cluster.MasterForKey(ctx, tag)
+	if err := e.await(ctx, e.remap); err != nil {
+		return e.classify(err)
+	}
+	byNode := make(map[*redis.Client][]*layout)
+	for slot := range slots {
+		c, err := e.nodeOf(slot)
+		if err == nil && !c.greeted.Load() {
+			err = e.await(ctx, c.greet)
+		}
 		if err != nil {
 			return e.classify(err)
 		}
-		byNode[node] = append(byNode[node], e.layoutOf(tag))
+		if c.slotted {
+			byNode[c.node] = append(byNode[c.node], e.layoutOf(slot))
+		} else {
+			byNode[c.node] = []*layout{&e.single}
+		}
 	}
 	for node, all := range byNode {
 		// The first call makes the script known to the node.
@@ -57,7 +67,7 @@ func (e *Engine) initSlots(ctx context.Context) error {
 	return nil
 }
 
-func (e *Engine) initSome(ctx context.Context, node *redis.Client, some []layout) error {
+func (e *Engine) initSome(ctx context.Context, node *redis.Client, some []*layout) error {
 	calls := make([]*redis.Cmd, len(some))
 	if len(some) == 1 {
 		calls[0] = initScript.Run(ctx, node, []string{some[0].epoch, some[0].fence}, e.constants)
@@ -81,7 +91,7 @@ func (e *Engine) initSome(ctx context.Context, node *redis.Client, some []layout
 }
 
 // initialized reads the reply of lua/init.lua.
-func initialized(reply []string, at layout, repeated bool) error {
+func initialized(reply []string, at *layout, repeated bool) error {
 	if len(reply) != 2 {
 		return driver.Fail(driver.Unavailable, errGarbled)
 	}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/holdfast-go/holdfast/driver"
@@ -20,11 +21,7 @@ func (e *Engine) Inspect(ctx context.Context, name string) (driver.Info, error) 
 	if err != nil {
 		return driver.Info{}, err
 	}
-	c, err := e.combinerFor(ctx, key)
-	if err != nil {
-		return driver.Info{}, e.classify(err)
-	}
-	infos, err := e.look(ctx, c.node, []string{key})
+	infos, err := e.look(ctx, []string{key})
 	if err != nil {
 		return driver.Info{}, err
 	}
@@ -37,12 +34,13 @@ func (e *Engine) Inspect(ctx context.Context, name string) (driver.Info, error) 
 
 // look describes keys that are all in one slot, or on a server on its own. A key of another
 // type has -1 waiters and the type as its name.
-func (e *Engine) look(ctx context.Context, node *redis.Client, keys []string) ([]driver.Info, error) {
-	tag := ""
-	if e.cluster != nil {
-		tag = tags()[slotOf(keys[0])]
-	}
-	reply, err := inspectScript.Run(ctx, node, keys, tag).Slice()
+func (e *Engine) look(ctx context.Context, keys []string) ([]driver.Info, error) {
+	var reply []any
+	err := e.await(ctx, func() error {
+		r, err := e.query(ctx, keys)
+		reply = r
+		return err
+	})
 	if err != nil {
 		return nil, e.classify(err)
 	}
@@ -55,6 +53,44 @@ func (e *Engine) look(ctx context.Context, node *redis.Client, keys []string) ([
 		infos[i] = e.describe(keys[i], fields)
 	}
 	return infos, nil
+}
+
+// query runs the script that describes keys, at the node that has them.
+func (e *Engine) query(ctx context.Context, keys []string) ([]any, error) {
+	slot := e.slotOf(keys[0])
+	for try := 1; ; try++ {
+		if e.cluster != nil && !e.mapped.Load() {
+			if err := e.remap(); err != nil {
+				return nil, err
+			}
+		}
+		c, err := e.nodeOf(slot)
+		if err == nil {
+			err = c.greet()
+		}
+		if err != nil {
+			e.suspect(err)
+			return nil, err
+		}
+		tag := ""
+		if c.slotted {
+			tag = tags()[slot]
+		}
+		reply, err := inspectScript.Run(ctx, c.node, keys, tag).Slice()
+		if err == nil || e.cluster == nil || try > maxMoves || ctx.Err() != nil {
+			return reply, err
+		}
+		// While keys of the slot are under way the script may not find its companions.
+		again, elsewhere := astray(err)
+		if !again && !strings.Contains(err.Error(), "non local key") {
+			e.suspect(err)
+			return nil, err
+		}
+		if elsewhere {
+			_ = e.remap()
+		}
+		time.Sleep(time.Duration(try) * 20 * time.Millisecond)
+	}
 }
 
 // describe turns what lua/inspect.lua says of one key into the driver's terms.
@@ -112,12 +148,25 @@ func (e *Engine) masters(ctx context.Context, f func(*redis.Client) error) error
 	if e.cluster == nil {
 		return f(e.only.node)
 	}
-	turn := make(chan struct{}, 1)
-	return e.cluster.ForEachMaster(ctx, func(_ context.Context, node *redis.Client) error {
-		turn <- struct{}{}
-		defer func() { <-turn }()
-		return f(node)
+	var all []*redis.Client
+	err := e.await(ctx, func() error {
+		var mu sync.Mutex
+		return e.cluster.ForEachMaster(ctx, func(_ context.Context, node *redis.Client) error {
+			mu.Lock()
+			defer mu.Unlock()
+			all = append(all, node)
+			return nil
+		})
 	})
+	if err != nil {
+		return e.classify(err)
+	}
+	for _, node := range all {
+		if err := f(node); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 func (e *Engine) scan(ctx context.Context, node *redis.Client, prefix string) ([]driver.Info, error) {
@@ -133,7 +182,7 @@ func (e *Engine) scan(ctx context.Context, node *redis.Client, prefix string) ([
 				driver.CheckName(strings.TrimPrefix(key, e.cfg.Prefix)) != nil
 		})
 		for _, group := range e.together(keys) {
-			found, err := e.look(ctx, node, group)
+			found, err := e.look(ctx, group)
 			if err != nil {
 				return nil, err
 			}
@@ -188,7 +237,7 @@ func (e *Engine) Break(ctx context.Context, req driver.BreakRequest) (driver.Inf
 		return driver.Info{}, err
 	}
 	r := newRequest(key, "b"+formatInt(req.Fence), record(req), 0)
-	e.do(ctx, r)
+	e.do(r)
 	if err := r.await(ctx, 0); err != nil {
 		return driver.Info{}, err
 	}

@@ -235,7 +235,8 @@ func (o *options) client() redis.UniversalClient {
 		return redis.NewClusterClient(&redis.ClusterOptions{
 			Addrs: o.addrs, Username: o.user, Password: o.password, TLSConfig: o.tls,
 			MaxRetries: noRetries, PoolSize: o.pool, ContextTimeoutEnabled: true,
-			DialTimeout: o.timeout, ReadTimeout: o.timeout, WriteTimeout: o.timeout,
+			DialerRetries: 1, // a node that is down is to be found out soon, and its successor
+			DialTimeout:   o.timeout, ReadTimeout: o.timeout, WriteTimeout: o.timeout,
 		})
 	}
 	return redis.NewClient(&redis.Options{

@@ -28,7 +28,7 @@ func (e *Engine) needs(key, tag string) [][]string {
 		{"HSET", seen, "x", "1"}, {"HDEL", seen, "x"},
 		{"HSET", book, "x", "1"}, {"HGET", book, "x"}, {"HMGET", book, "x"}, {"HEXISTS", book, "x"}, {"HINCRBY", book, "x", "1"},
 		{"LPUSH", audit, "x"}, {"LTRIM", audit, "0", "0"}, {"EXPIRE", audit, "1"},
-		{e.publish, companions + "in:" + tag + "doctor", ""},
+		{e.publishes(), companions + "in:" + tag + "doctor", ""},
 	}
 	if e.constants != "" {
 		poke := companions + "poke" + tag
@@ -40,7 +40,7 @@ func (e *Engine) needs(key, tag string) [][]string {
 // direct lists the commands that are sent by themselves.
 func (e *Engine) direct(tag string) [][]string {
 	subscribe := "SUBSCRIBE"
-	if e.publish == "SPUBLISH" {
+	if e.publishes() == "SPUBLISH" {
 		subscribe = "SSUBSCRIBE"
 	}
 	all := [][]string{

@@ -26,26 +26,13 @@ func (e *Engine) Renew(ctx context.Context, claims []driver.Claim) []error {
 		}
 		under[i] = newRequest(key, e.renewal(c), id, millis(c.TTL))
 	}
-	e.doAll(ctx, under)
+	e.doAll(under)
 	for i, r := range under {
 		if r != nil {
 			errs[i] = e.renewed(ctx, &claims[i], r)
 		}
 	}
 	return errs
-}
-
-// doAll makes the requests. Those for one node are entered at once, so that they fill calls.
-func (e *Engine) doAll(ctx context.Context, all []*request) {
-	if e.cluster != nil {
-		for _, r := range all {
-			if r != nil {
-				e.do(ctx, r)
-			}
-		}
-		return
-	}
-	e.only.submit(all...)
 }
 
 // renewal is the op that renews a claim. Its details are for a new master that never heard of
@@ -93,7 +80,7 @@ func (e *Engine) Release(ctx context.Context, claim driver.Claim) error {
 		return err
 	}
 	defer e.leave()
-	e.do(ctx, r)
+	e.do(r)
 	if err := r.await(ctx, 0); err != nil {
 		return err
 	}
@@ -112,7 +99,7 @@ func (e *Engine) ReleaseAsync(claim driver.Claim, done func(error)) {
 		done(err)
 		e.leave()
 	}
-	e.do(context.Background(), r)
+	e.do(r)
 }
 
 // release begins a release. Unless it fails, e.leave has to be called at its end.

@@ -2,6 +2,7 @@ package redislock
 
 import (
 	"context"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -21,7 +22,8 @@ type request struct {
 
 	via   *combiner // what sends it
 	state atomic.Uint32
-	moved uint8         // how often another node was named
+	slot  int           // of key, in a Cluster
+	moved uint8         // how often it was sent to a node that was not the right one
 	poll  bool          // asks again, by which the plain cases are over
 	done  chan struct{} // signalled when word, payload and err say what came of it, or when that takes long
 	then  func(error)   // called instead: nobody waits for this release
@@ -81,11 +83,20 @@ func (r *request) await(ctx context.Context, patience time.Duration) error {
 			return nil
 		}
 	}
-	if r.state.CompareAndSwap(sent, abandoned) || r.state.CompareAndSwap(pending, abandoned) {
-		return &driver.Error{Kind: driver.Unavailable, Outcome: driver.Unknown, Err: ctx.Err()}
+	for {
+		switch state := r.state.Load(); state {
+		case answered:
+			return nil
+		default: // a request that looks for its node goes from one state to the other
+			if r.state.CompareAndSwap(state, abandoned) {
+				return &driver.Error{Kind: driver.Unavailable, Outcome: outcomes[state], Err: ctx.Err()}
+			}
+		}
 	}
-	return nil
 }
+
+// outcomes is what is known of a request that nobody waited for any longer.
+var outcomes = [...]driver.Outcome{pending: driver.NotApplied, sent: driver.Unknown}
 
 // answeredBefore waits for the answer or the end.
 func (r *request) answeredBefore(end <-chan struct{}) bool {
@@ -138,6 +149,12 @@ type combiner struct {
 	node   *redis.Client
 	ear    ear
 	wake   chan struct{} // for senders that are idle
+
+	// What greet finds out in a Cluster, written before greeted is set.
+	meeting sync.Mutex
+	greeted atomic.Bool
+	slotted bool   // the keys of a call have to be in one slot
+	publish string // PUBLISH or SPUBLISH
 
 	mu      sync.Mutex
 	queue   []*request
@@ -194,6 +211,20 @@ func (c *combiner) start() bool {
 	return true
 }
 
+// newBatch returns a workplace for one sender.
+func (c *combiner) newBatch() *batch {
+	b := new(batch)
+	b.watch = time.AfterFunc(time.Hour, func() { c.isLate(b) })
+	return b
+}
+
+// make makes the request, from the caller's goroutine where that is possible.
+func (c *combiner) make(r *request) {
+	if r.then != nil || !c.sendAlone(r) {
+		c.submit(r)
+	}
+}
+
 // sendAlone makes the request from the caller's goroutine when there is nothing else to send
 // or under way: that saves waking two goroutines, which takes about as long as the server. It
 // reports whether it did. The caller cannot leave before the call is over, so this is for
@@ -207,12 +238,10 @@ func (c *combiner) sendAlone(r *request) bool {
 		c.mu.Unlock()
 		return false
 	}
-	b := c.alone
-	if b == nil {
-		b = &batch{call: newCall()}
-		b.watch = time.AfterFunc(time.Hour, func() { c.isLate(b) })
-		c.alone = b
+	if c.alone == nil {
+		c.alone = c.newBatch()
 	}
+	b := c.alone
 	c.senders++ // which nobody else is while b is in use
 	r.via = c
 	r.state.Store(sent)
@@ -240,18 +269,17 @@ func (c *combiner) sendAlone(r *request) bool {
 
 // send makes calls until the engine is closed.
 func (c *combiner) send() {
-	b := batch{call: newCall()}
-	b.watch = time.AfterFunc(time.Hour, func() { c.isLate(&b) })
+	b := c.newBatch()
 	defer b.watch.Stop()
 	for {
-		for c.take(&b) {
+		for c.take(b) {
 			b.watch.Reset(stuckAfter)
 			b.exchange(c)
 		}
 		b.watch.Stop()
 		select {
 		case <-c.wake:
-		case <-c.engine.done:
+		case <-c.engine.life.Done():
 			return
 		}
 	}
@@ -331,43 +359,73 @@ type batch struct {
 	leaving  []string // keys of the releases among them that nobody waits for
 	late     bool     // their call takes long
 	watch    *time.Timer
-	call     *call
-	args     []any
+	bySlot   []*request // the same, in a Cluster
 	known    string
 	now      int64
+	frames   []*frame
+}
+
+// frame is one call: in a Cluster one for each slot, otherwise one for all requests.
+type frame struct {
+	requests []*request
+	call     *call
+	args     []any
 	keys     int
+	names    []string // of companions
+}
+
+// frame returns the workplace of the batch's i-th call.
+func (b *batch) frame(i int) *frame {
+	if i == len(b.frames) {
+		b.frames = append(b.frames, &frame{call: newCall()})
+	}
+	return b.frames[i]
 }
 
 func (b *batch) reset() {
 	clear(b.requests)
-	clear(b.args)
+	clear(b.bySlot)
 	clear(b.leaving)
-	b.requests, b.args, b.leaving = b.requests[:0], b.args[:0], b.leaving[:0]
+	b.requests, b.leaving = b.requests[:0], b.leaving[:0]
+	for _, f := range b.frames {
+		clear(f.args)
+		clear(f.names)
+		f.requests, f.args = nil, f.args[:0]
+	}
 }
 
 // exchange sends the requests and hands out the answers.
 func (b *batch) exchange(c *combiner) {
+	if err := c.greet(); err != nil {
+		failure := c.engine.classify(err)
+		failure.Outcome = driver.NotApplied // they were not sent
+		c.fail(b.requests, err, failure)
+		return
+	}
 	e := c.engine
 	b.now = e.wall().UnixMicro()
-	if e.cluster != nil {
+	if c.slotted {
 		b.exchangeSlots(c)
 		return
 	}
-	if len(b.requests) == 1 && e.constants == "" && b.exchangeSingle(c) {
+	b.known = "" // only virgin slots need it
+	f := b.frame(0)
+	if len(b.requests) == 1 && e.constants == "" && b.exchangeSingle(c, f) {
 		return
 	}
-	b.encode(c, b.requests, &e.single)
-	reply, err := b.call.send(c.node, lockScript, b.args)
+	f.encode(b, c, b.requests, &e.single)
+	reply, err := f.call.send(e.life, c.node, lockScript, f.args)
 	c.deliver(b.requests, reply, err)
 }
 
 // exchangeSingle sends the only request the short way, and reports whether that did.
-func (b *batch) exchangeSingle(c *combiner) bool {
+func (b *batch) exchangeSingle(c *combiner, f *frame) bool {
 	r, s := b.requests[0], &c.engine.single
 	if r.poll {
 		return false
 	}
-	a := append(b.args[:0], nil, nil, &two, &r.key, &s.fence, &r.op, &r.id, &b.now)
+	f.requests, f.keys = b.requests, 2
+	a := append(f.args[:0], nil, nil, &f.keys, &r.key, &s.fence, &r.op, &r.id, &b.now)
 	switch r.op[0] {
 	case 'x', 'X':
 		a = append(a, &r.ttl, &s.inbox)
@@ -375,8 +433,8 @@ func (b *batch) exchangeSingle(c *combiner) bool {
 	default:
 		return false
 	}
-	b.args = a
-	reply, err := b.call.send(c.node, singleScript, a)
+	f.args = a
+	reply, err := f.call.send(c.engine.life, c.node, singleScript, a)
 	if err == nil && len(reply) == 0 {
 		return false
 	}
@@ -384,32 +442,33 @@ func (b *batch) exchangeSingle(c *combiner) bool {
 	return true
 }
 
-var two = 2 // keys
-
-// encode writes the call for requests whose keys are all in one slot into b.args. Pointers
+// encode writes the call for requests whose keys are all in one slot into f.args. Pointers
 // instead of values keep the arguments from being allocated one by one.
-func (b *batch) encode(c *combiner, requests []*request, s *layout) {
+func (f *frame) encode(b *batch, c *combiner, requests []*request, s *layout) {
 	e := c.engine
-	b.keys = 2 + len(requests)
-	a := append(b.args[:0], nil, nil, &b.keys, &s.epoch, &s.fence)
+	f.requests, f.keys = requests, 2+len(requests)
+	a := append(f.args[:0], nil, nil, &f.keys, &s.epoch, &s.fence)
 	for _, r := range requests {
 		a = append(a, &r.key)
 	}
 	if s.tag != "" {
 		// Companions are named so that the server refuses the call while they are under way
 		// to another node.
-		b.keys += len(companionKinds) * len(requests)
+		n := len(companionKinds) * len(requests)
+		f.keys += n
+		f.names = slices.Grow(f.names[:0], n) // it must not move any more
 		for _, r := range requests {
 			for _, kind := range companionKinds {
-				a = append(a, kind+s.tag+r.key)
+				f.names = append(f.names, kind+s.tag+r.key)
+				a = append(a, &f.names[len(f.names)-1])
 			}
 		}
 	}
-	a = append(a, &e.constants, &b.known, &b.now, &e.publish, &s.inbox, &s.tag)
+	a = append(a, &e.constants, &b.known, &b.now, &c.publish, &s.inbox, &s.tag)
 	for _, r := range requests {
 		a = append(a, &r.op, &r.id, &r.ttl)
 	}
-	b.args = a
+	f.args = a
 }
 
 // deliver hands out the answers of one call.
@@ -422,12 +481,7 @@ func (c *combiner) deliver(requests []*request, reply []string, err error) {
 			c.oneByOne(requests)
 			return
 		}
-		failure := c.engine.classify(err)
-		for _, r := range requests {
-			if !c.engine.redirect(r, err) {
-				r.finish("", "", failure)
-			}
-		}
+		c.fail(requests, err, c.engine.classify(err))
 		return
 	}
 	words, payloads := reply[0], reply[1:]
@@ -451,23 +505,34 @@ func (c *combiner) deliver(requests []*request, reply []string, err error) {
 	}
 }
 
+// fail ends requests whose call failed with err, but those that go to another node instead.
+func (c *combiner) fail(requests []*request, err error, failure *driver.Error) {
+	if c.engine.cluster != nil {
+		requests = c.follow(requests, err)
+	}
+	for _, r := range requests {
+		r.finish("", "", failure)
+	}
+}
+
 // oneByOne makes the requests again of a call that the server refused to begin with, because
 // the key of one of them is beyond the rights of the user: the others must not suffer.
 func (c *combiner) oneByOne(requests []*request) {
 	e := c.engine
-	b := batch{call: newCall()}
+	var b batch
 	c.mu.Lock()
 	b.known = c.terms.known()
 	c.mu.Unlock()
+	f := b.frame(0)
 	for i := range requests {
 		one := requests[i : i+1]
-		l := e.single
-		if e.cluster != nil {
-			l = e.layoutOf(tags()[slotOf(one[0].key)])
+		l := &e.single
+		if c.slotted {
+			l = e.layoutOf(slotOf(one[0].key))
 		}
 		b.now = e.wall().UnixMicro()
-		b.encode(c, one, &l)
-		reply, err := b.call.send(c.node, lockScript, b.args)
+		f.encode(&b, c, one, l)
+		reply, err := f.call.send(e.life, c.node, lockScript, f.args)
 		c.deliver(one, reply, err)
 	}
 }
@@ -510,8 +575,8 @@ type layout struct {
 	tag, epoch, fence, inbox string
 }
 
-func (e *Engine) layoutOf(tag string) layout {
-	return layout{
+func (e *Engine) newLayout(tag string) *layout {
+	return &layout{
 		tag: tag, epoch: companions + "epoch" + tag, fence: companions + "fence" + tag,
 		inbox: companions + "in:" + tag + e.id,
 	}

@@ -65,20 +65,25 @@ func newCall() *call {
 }
 
 // send runs the script with what args[2:] says and returns its reply. args[:2] is filled in.
-func (c *call) send(node *redis.Client, s *script, args []any) ([]string, error) {
+func (c *call) send(ctx context.Context, node *redis.Client, s *script, args []any) ([]string, error) {
 	args[0], args[1] = &evalsha, &s.hash
-	err := c.process(node, args)
+	err := c.process(ctx, node, args)
 	if isNoScript(err) {
 		// Nothing was carried out. The server keeps the script from now on.
 		args[0], args[1] = &eval, &s.source
-		err = c.process(node, args)
+		err = c.process(ctx, node, args)
 	}
 	return c.Val(), err
 }
 
-func (c *call) process(node *redis.Client, args []any) error {
+func (c *call) process(ctx context.Context, node *redis.Client, args []any) error {
+	return node.Process(ctx, c.with(args))
+}
+
+// with readies the call to be made, again or for the first time.
+func (c *call) with(args []any) *call {
 	c.args = args
 	c.SetErr(nil)
 	c.SetVal(nil)
-	return node.Process(context.Background(), c)
+	return c
 }

@@ -1,7 +1,8 @@
 -- The queue of a name: who waits, in the order of arrival.
 --
--- QUEUE .. key  sorted set: 'inbox mode limit weight ttl span owner token' by the us of its
---               arrival; an upgrade, which goes before everybody, has 0
+-- QUEUE .. key  sorted set: 'publish inbox mode limit weight ttl span owner token' by the us
+--               of its arrival; an upgrade, which goes before everybody, has 0. The command
+--               stands there since who gives back need not know how others listen
 -- SEEN .. key   hash: entry to the ms at which it was last heard of, if later than its arrival
 -- Both end by themselves when nobody asks for a while.
 local SEEN = 'holdfast.w:' .. ARGV[6]
@@ -49,7 +50,8 @@ end
 -- message leaves, so a message always means a share; when nobody listens it is taken back.
 -- It returns whether the entry has been dealt with.
 local function offer(key, v, entry)
-  local inbox, mode, cap, weight, ttl, span, id = string.match(entry, '^(%S+) (%a) (%d+) (%d+) (%d+) (%d+) (.+)$')
+  local publish, inbox, mode, cap, weight, ttl, span, id =
+    string.match(entry, '^(%S+) (%S+) (%a) (%d+) (%d+) (%d+) (%d+) (.+)$')
   local first, s = fence(tonumber(span))
   if not first then return nil, s end
   local token, err = string.sub(id, -22)
@@ -61,7 +63,7 @@ local function offer(key, v, entry)
     err = put(key, v, mode, tonumber(cap), tonumber(weight), id, ttl, first, s)
   end
   if err then return nil, err end
-  local ears = redis.pcall(ARGV[4], inbox, token .. ' ' .. string.format('%d', first) .. ' ' .. s .. ' ' .. ttl .. ' ' .. key)
+  local ears = redis.pcall(publish, inbox, token .. ' ' .. string.format('%d', first) .. ' ' .. s .. ' ' .. ttl .. ' ' .. key)
   if type(ears) == 'number' and ears > 0 then
     leave(key, entry)
     return true
@@ -84,7 +86,7 @@ local function serve(key, own)
       leave(key, entry)
     else
       local v = look(key)
-      local mode, cap, weight, ttl, span, id = string.match(entry, '^%S+ (%a) (%d+) (%d+) (%d+) (%d+) (.+)$')
+      local mode, cap, weight, ttl, span, id = string.match(entry, '^%S+ %S+ (%a) (%d+) (%d+) (%d+) (%d+) (.+)$')
       local room
       if mode == 'g' then
         room = alone(key, v, string.sub(id, -22))

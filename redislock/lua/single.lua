@@ -27,7 +27,7 @@ if op == 'r' then
     return {} -- what the server has against it, lock.lua tells
   end
   local clock, old = redis.call('TIME'), redis.pcall('GET', KEYS[2]) or '0'
-  local inbox, ttl, span, who = string.match(entry, '^(%S+) x 0 1 (%d+) (%d+) (.+)$')
+  local inbox, ttl, span, who = string.match(entry, '^PUBLISH (%S+) x 0 1 (%d+) (%d+) (.+)$')
   local age = clock[1] * 1000 + clock[2] / 1000 - head[2] / 1000
   if who and age <= 3000 and now <= (clock[1] + 86400) * 1000000
     and type(old) == 'string' and tonumber(old) and old + span <= now then
@@ -76,7 +76,8 @@ if string.byte(op) == 120 then
   return {'h' .. string.format('%d', redis.call('PTTL', key)), 'x 1 ' .. v}
 end
 if type(waiting) == 'table' or waiting >= 10000 then return {} end
-local added = redis.pcall('ZADD', queue, 'NX', clock[1] * 1000000 + clock[2], ARGV[5] .. ' x 0 1 ' .. ARGV[4] .. ' ' .. span .. ' ' .. id)
+local added = redis.pcall('ZADD', queue, 'NX', clock[1] * 1000000 + clock[2],
+  'PUBLISH ' .. ARGV[5] .. ' x 0 1 ' .. ARGV[4] .. ' ' .. span .. ' ' .. id)
 if added ~= 1 then return {} end
 -- A queue outlives the last word of anybody in it by a minute. Its time is counted anew
 -- every now and then: here, and whenever somebody asks again.

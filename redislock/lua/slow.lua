@@ -28,7 +28,7 @@ local function parse(op)
 end
 
 local function entryOf(mode, cap, weight, ttl, span, id)
-  return table.concat({ARGV[5], mode, cap, weight, ttl, span, id}, ' ')
+  return table.concat({ARGV[4], ARGV[5], mode, cap, weight, ttl, span, id}, ' ')
 end
 
 local function acquire(i, key, op, id, ttl)
