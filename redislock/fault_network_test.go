@@ -3,6 +3,8 @@ package redislock_test
 import (
 	"context"
 	"errors"
+	"fmt"
+	"strings"
 	"testing"
 	"time"
 
@@ -154,6 +156,7 @@ func TestFaultGrantingPollLost(t *testing.T) {
 	l.do("SET", "holdfast:name", "of another library")
 	w := l.waiter(c, "name")
 	p.FreezeDown()
+	l.Cleanup(p.Heal)
 	l.do("DEL", "holdfast:name")
 	l.eventually("the grant nobody heard of", func() bool { return !l.free("name") })
 	p.Cut()
@@ -193,7 +196,8 @@ func TestFaultHolderPartitioned(t *testing.T) {
 	c := l.clientWith(l.engineAt(p.Addr(), "timeout=200ms"), 2*time.Second)
 	lease := l.lock(c, "name")
 	ended := make(chan bool, 1)
-	context.AfterFunc(lease.Context(), func() { ended <- !l.free("name") })
+	own := fmt.Sprint(" ", lease.Fence())
+	context.AfterFunc(lease.Context(), func() { ended <- strings.Contains(l.key("name"), own) })
 	w := l.waiter(l.process(), "name")
 	p.Partition()
 	select {
@@ -234,6 +238,7 @@ func TestFaultLateRenewals(t *testing.T) {
 	c := l.clientWith(l.engineAt(p.Addr(), "timeout=10s"), time.Second)
 	lease := l.lock(c, "name")
 	p.FreezeUp()
+	l.Cleanup(p.Heal)
 	<-lease.Context().Done()
 	l.eventually("the end of the lock", func() bool { return l.free("name") })
 	before := l.scripts()

@@ -213,6 +213,7 @@ func TestFaultDeadWaiters(t *testing.T) {
 	}
 	w := l.waiter(alive, "name")
 	p.Freeze()
+	l.Cleanup(p.Heal)
 	l.unlock(lease)
 	l.unlock(w.granted()) // within labPatience, or its context ends
 	for _, d := range dead {

@@ -133,6 +133,7 @@ func TestFaultPushForNobody(t *testing.T) {
 	w := l.waiter(b, "name")
 	behind := l.waiter(c, "name")
 	p.FreezeUp() // the withdrawal does not arrive before the grant
+	l.Cleanup(p.Heal)
 	w.cancel()
 	<-w.done
 	l.unlock(first)
@@ -182,6 +183,7 @@ func TestFaultPushOutlivesOffer(t *testing.T) {
 	first := l.lock(a, "name")
 	w := l.waiter(b, "name")
 	p.FreezeDown()
+	l.Cleanup(p.Heal)
 	l.unlock(first)
 	third := l.lock(c, "name") // what was granted to b has run out
 	p.Heal()
@@ -236,6 +238,7 @@ func TestFaultSubscriptionHalfOpen(t *testing.T) {
 	inbox, _ := l.entry("name")
 	before := p.Stats().Connections
 	p.FreezeMarked()
+	l.Cleanup(p.Heal)
 	l.eventually("a new connection", func() bool { return p.Stats().Connections > before })
 	p.Cut() // whatever is frozen; a new subscription is marked as well
 	p.Heal()
@@ -258,6 +261,7 @@ func TestFaultSubscriptionHangs(t *testing.T) {
 	l.unlock(l.lock(b, "name")) // on a connection that is not affected
 	p.Mark("hello")
 	p.FreezeMarked()
+	l.Cleanup(p.Heal)
 	first := l.lock(a, "name")
 	w := l.waiter(b, "name")
 	others := l.waits(b, "another name")
