@@ -230,7 +230,7 @@ func (c *combiner) make(r *request) {
 // reports whether it did. The caller cannot leave before the call is over, so this is for
 // clients whose calls are known not to take long.
 func (c *combiner) sendAlone(r *request) bool {
-	if !c.engine.owned {
+	if !c.engine.owned || c.engine.cfg.Timeout > time.Second {
 		return false
 	}
 	c.mu.Lock()
