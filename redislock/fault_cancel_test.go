@@ -22,6 +22,9 @@ func TestFaultCancelRacesGrant(t *testing.T) {
 	l := newLab(t, testserver.RedisOptions{})
 	r := &cancelRace{l: l, holder: l.process(), fickle: l.process(), patient: l.process()}
 	rounds := scale(10_000) / lanes
+	ctx, cancel := context.WithTimeout(context.Background(), time.Duration(rounds)*300*time.Millisecond)
+	defer cancel()
+	r.ctx = ctx // a round takes a hundredth of that: waits for polls and offers would show
 	var all sync.WaitGroup
 	for lane := range lanes {
 		all.Go(func() {
@@ -43,12 +46,13 @@ func TestFaultCancelRacesGrant(t *testing.T) {
 
 type cancelRace struct {
 	l                       *lab
+	ctx                     context.Context
 	holder, fickle, patient *holdfast.Client
 	won                     atomic.Int64
 }
 
 func (r *cancelRace) round(name string, rng *rand.Rand) bool {
-	long, cancelLong := context.WithTimeout(context.Background(), labPatience)
+	long, cancelLong := context.WithTimeout(r.ctx, labPatience)
 	defer cancelLong()
 	first, err := r.holder.Mutex(name).Lock(long)
 	if err != nil {

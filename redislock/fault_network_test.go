@@ -188,6 +188,51 @@ func TestFaultRequestsVanish(t *testing.T) {
 	l.unlock(l.lock(c, "name"))
 }
 
+// The server is silent, and the client would wait for it for a minute: calls end with their
+// contexts all the same, and a release with its own deadline.
+func TestFaultContextEndsCall(t *testing.T) {
+	t.Parallel()
+	for _, own := range []bool{true, false} {
+		t.Run(fmt.Sprintf("own client %v", own), func(t *testing.T) {
+			l := newLab(t, testserver.RedisOptions{})
+			p := testserver.Proxy(t, l.server.Addr())
+			var c *holdfast.Client
+			if own {
+				c = l.client(l.engineAt(p.Addr(), "timeout=1m"))
+			} else {
+				c = l.application(p.Addr(), func(o *redis.Options) { o.ReadTimeout = time.Minute })
+			}
+			lease := l.lock(c, "held", holdfast.WithoutRenewal())
+			p.Freeze()
+			l.Cleanup(p.Heal)
+			for _, call := range []struct {
+				name string
+				f    func(context.Context) error
+			}{
+				{"trylock", func(ctx context.Context) error { return second(c.Mutex("other").TryLock(ctx)) }},
+				{"lock", func(ctx context.Context) error { return second(c.Mutex("other").Lock(ctx)) }},
+				{"extend", func(ctx context.Context) error { return lease.Extend(ctx, labTTL) }},
+				{"unlock", func(context.Context) error { return lease.Unlock() }},
+			} {
+				ctx, cancel := context.WithTimeout(context.Background(), 50*time.Millisecond)
+				done := make(chan error, 1)
+				go func() { done <- call.f(ctx) }()
+				select {
+				case err := <-done:
+					if !errors.Is(err, holdfast.ErrUnavailable) {
+						l.Errorf("%s: %v, want ErrUnavailable", call.name, err)
+					}
+				case <-time.After(labPatience):
+					l.Fatalf("%s does not end", call.name)
+				}
+				cancel()
+			}
+			p.Heal()
+			l.eventually("what was given back is free", func() bool { return l.free("held") && l.free("other") })
+		})
+	}
+}
+
 // A holder that is cut off stops by itself, before the server lets the lock go.
 func TestFaultHolderPartitioned(t *testing.T) {
 	t.Parallel()

@@ -150,7 +150,7 @@ func TestFaultLoading(t *testing.T) {
 	}})
 	c := l.application(l.server.Addr())
 	lease := l.lock(c, "name")
-	l.do("DEBUG", "POPULATE", "20000")
+	l.do("DEBUG", "POPULATE", "10000")
 	l.do("SAVE")
 	restarted := make(chan struct{})
 	go func() {
