@@ -229,7 +229,7 @@ func (o *options) client() redis.UniversalClient {
 			MasterName: o.master, SentinelAddrs: o.addrs, Username: o.user, Password: o.password, DB: o.db,
 			SentinelUsername: o.sentinelUser, SentinelPassword: o.sentinelPassword, TLSConfig: o.tls,
 			MaxRetries: noRetries, PoolSize: o.pool, ContextTimeoutEnabled: true,
-			DialTimeout: o.timeout, ReadTimeout: o.timeout, WriteTimeout: o.timeout,
+			DialTimeout: o.timeout, ReadTimeout: o.timeout, WriteTimeout: o.timeout, DialerRetries: 1,
 		})
 	case "cluster":
 		return redis.NewClusterClient(&redis.ClusterOptions{
@@ -242,6 +242,6 @@ func (o *options) client() redis.UniversalClient {
 	return redis.NewClient(&redis.Options{
 		Addr: o.addrs[0], Username: o.user, Password: o.password, DB: o.db, TLSConfig: o.tls,
 		MaxRetries: noRetries, PoolSize: o.pool, ContextTimeoutEnabled: true,
-		DialTimeout: o.timeout, ReadTimeout: o.timeout, WriteTimeout: o.timeout,
+		DialTimeout: o.timeout, ReadTimeout: o.timeout, WriteTimeout: o.timeout, DialerRetries: 1,
 	})
 }
