@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/holdfast-go/holdfast/driver"
+	"github.com/holdfast-go/holdfast/redislock/internal/protocol"
 )
 
 const (
@@ -55,9 +56,7 @@ type ask struct {
 	id  string
 
 	// Of the last answer that said "queued".
-	queued bool
-	sent   driver.Instant
-	count  int64
+	place  protocol.Place
 	holder *driver.Holder
 }
 
@@ -119,53 +118,55 @@ func (a *ask) quick(ctx context.Context) (driver.Grant, error, bool) {
 // once asks once and returns the grant, or what was answered instead. When ctx ends
 // meanwhile the answer is still waited for, for a while: it is known then whether there is
 // something to give back.
-func (a *ask) once(ctx context.Context, wait bool) (driver.Grant, answer, error) {
+func (a *ask) once(ctx context.Context, wait bool) (driver.Grant, protocol.Answer, error) {
 	r := newRequest(a.key, a.op(wait), a.id, millis(a.req.TTL))
-	r.poll = a.queued
+	r.poll = a.place.Known
 	now := a.e.clock.Now()
 	a.e.do(r)
 	if err := r.await(ctx, withdrawal); err != nil {
-		return driver.Grant{}, answer{}, err
+		return driver.Grant{}, protocol.Answer{}, err
 	}
 	return a.read(r, now)
 }
 
 // read turns the answer to a request that was made at now into the driver's terms.
-func (a *ask) read(r *request, now driver.Instant) (driver.Grant, answer, error) {
+func (a *ask) read(r *request, now driver.Instant) (driver.Grant, protocol.Answer, error) {
 	word, payload, err := r.word, r.payload, r.err
 	r.free()
 	if err != nil {
-		return driver.Grant{}, answer{}, err
+		return driver.Grant{}, protocol.Answer{}, err
 	}
-	ans := parse(word, a.req.Span)
-	switch ans.kind {
-	case '+':
-		return driver.Grant{Fence: ans.n, FenceSpan: ans.span, Sent: now}, ans, nil
-	case 'q':
-		a.queued, a.sent, a.count, a.holder = true, now, ans.count, a.e.holder(payload, ans.n)
+	ans := protocol.Parse(word, a.req.Span)
+	if g, ok := ans.Grant(now); ok {
+		return g, ans, nil
+	}
+	switch ans.Kind {
+	case protocol.Queued:
+		a.place.Note(ans, now)
+		a.holder = a.e.holder(payload, ans.N)
 		return driver.Grant{}, ans, nil
-	case 'h':
-		return driver.Grant{}, ans, &driver.Error{Kind: driver.Held, Outcome: driver.NotApplied, Holder: a.e.holder(payload, ans.n)}
+	case protocol.Held:
+		return driver.Grant{}, ans, &driver.Error{Kind: driver.Held, Outcome: driver.NotApplied, Holder: a.e.holder(payload, ans.N)}
 	}
 	return driver.Grant{}, ans, a.e.explain(ans, payload)
 }
 
 // explain turns an answer that is neither a grant nor about a holder into an error.
-func (e *Engine) explain(ans answer, payload string) error {
-	switch ans.kind {
-	case 'w':
-		return driver.Fail(driver.Unavailable, &graceError{left: time.Duration(ans.n) * time.Millisecond})
-	case 'n':
+func (e *Engine) explain(ans protocol.Answer, payload string) error {
+	switch ans.Kind {
+	case protocol.Wait:
+		return driver.Fail(driver.Unavailable, &graceError{left: time.Duration(ans.N) * time.Millisecond})
+	case protocol.CutOff:
 		return driver.Fail(driver.Unavailable, errCutOff)
-	case 'l':
-		return driver.Failf(driver.Invalid, "limit differs from the one in use, which is %d", ans.n)
-	case 'f':
+	case protocol.OtherLimit:
+		return driver.Failf(driver.Invalid, "limit differs from the one in use, which is %d", ans.N)
+	case protocol.QueueFull:
 		return driver.Fail(driver.Unavailable, errQueueFull)
-	case '-':
+	case protocol.Nothing:
 		return driver.Fail(driver.NotHeld, nil)
-	case '!':
+	case protocol.Failed:
 		return e.refused(payload)
-	case '?':
+	case protocol.HalfDone:
 		d := e.refused(payload)
 		d.Outcome = driver.Unknown
 		return d
@@ -207,13 +208,13 @@ func (a *ask) wait(ctx context.Context) (driver.Grant, error) {
 		var pause time.Duration
 		left, grace := waitFor(err)
 		switch {
-		case err == nil && ans.kind == '+':
+		case err == nil && ans.Kind == protocol.Granted:
 			a.e.waiters.granted(a.req.Token)
 			return g, nil
 		case ctx.Err() != nil || a.e.closed.Load():
 			return a.stop(ctx)
 		case err == nil:
-			alive, pause = now, pauseFor(time.Duration(ans.n)*time.Millisecond, ans.n < 0)
+			alive, pause = now, pauseFor(time.Duration(ans.N)*time.Millisecond, ans.N < 0)
 		case grace:
 			alive, pause = now, pauseFor(left, false)
 		case !a.mayRideOut(err, now.Sub(alive)):
@@ -246,7 +247,7 @@ func pauseFor(left time.Duration, never bool) time.Duration {
 // was told to wait, and the server may come back.
 func (a *ask) mayRideOut(err error, silent time.Duration) bool {
 	var d *driver.Error
-	return a.queued && silent < rideOut && errors.As(err, &d) && d.Kind == driver.Unavailable
+	return a.place.Known && silent < rideOut && errors.As(err, &d) && d.Kind == driver.Unavailable
 }
 
 // sleep waits for a push that can be believed, the next poll, or the end.
@@ -256,8 +257,8 @@ func (a *ask) sleep(ctx context.Context, w *waiter, pause time.Duration) (g driv
 	for {
 		select {
 		case p := <-w.pushes:
-			if believable(p, a.queued, a.sent, a.count, a.e.clock.Now()) {
-				return driver.Grant{Fence: p.fence, FenceSpan: p.span, Sent: a.sent, TTL: p.ttl}, true, false
+			if a.place.Believes(p, a.e.clock.Now()) {
+				return a.place.Grant(p), true, false
 			}
 			return g, false, false // it may be true all the same: the poll will tell
 		case <-timer.C:
@@ -277,7 +278,7 @@ func (a *ask) stop(ctx context.Context) (driver.Grant, error) {
 	failure := &driver.Error{Kind: driver.Closed, Outcome: driver.NotApplied}
 	if !a.e.closed.Load() {
 		failure.Kind, failure.Err, failure.Holder = driver.Unavailable, ctx.Err(), a.holder
-		if a.queued {
+		if a.place.Known {
 			failure.Kind = driver.Held
 		}
 	}
@@ -294,7 +295,7 @@ func (a *ask) stop(ctx context.Context) (driver.Grant, error) {
 // giveUp ends the wait with err.
 func (a *ask) giveUp(_ context.Context, err error) (driver.Grant, error) {
 	var d *driver.Error
-	if a.queued || errors.As(err, &d) && d.Outcome == driver.Unknown {
+	if a.place.Known || errors.As(err, &d) && d.Outcome == driver.Unknown {
 		if g, e := a.withdraw(); e == nil && g.Fence > 0 {
 			return g, nil
 		} else if e == nil && d != nil {
@@ -319,10 +320,8 @@ func (a *ask) withdraw() (driver.Grant, error) {
 	if err != nil {
 		return driver.Grant{}, err
 	}
-	if ans := parse(word, a.req.Span); ans.kind == '+' {
-		return driver.Grant{Fence: ans.n, FenceSpan: ans.span, Sent: now}, nil
-	}
-	return driver.Grant{}, nil
+	g, _ := protocol.Parse(word, a.req.Span).Grant(now)
+	return g, nil
 }
 
 // millis is d in whole milliseconds, rounded up.
@@ -343,8 +342,8 @@ func (e *Engine) holder(line string, left int64) *driver.Holder {
 // orphan deals with the answer to a request that nobody waits for any more: what it was
 // granted, or its place in the queue, goes back.
 func (e *Engine) orphan(r *request) {
-	switch parse(r.word, 1).kind {
-	case '+', 'q':
+	switch protocol.Parse(r.word, 1).Kind {
+	case protocol.Granted, protocol.Queued:
 		if r.op[0] != 'g' && r.op[0] != 'G' && r.op[0] != 'c' {
 			e.forgetLater(r.key, "r", r.id[len(r.id)-tokenSize:])
 		}

@@ -351,27 +351,3 @@ func helloOf(reply any) (mode, version string) {
 	}
 	return mode, version
 }
-
-// terms is for how long a node has answered without a change of its mastership. In a Cluster
-// it stands in for the epochs of slots that nobody has locked anything in so far, which would
-// each have to wait out a grace otherwise. That is right as long as a slot comes to a master
-// with its keys, the epoch among them: who gives a slot to another master without its keys,
-// after a loss, has to let a MaxTTL pass first.
-type terms struct {
-	now   func() driver.Instant
-	term  string
-	since driver.Instant
-}
-
-func (t *terms) heard(term string, at driver.Instant) {
-	if t.term != term {
-		t.term, t.since = term, at
-	}
-}
-
-func (t *terms) known() string {
-	if t.term == "" || t.now == nil {
-		return ""
-	}
-	return t.term + " " + formatInt(t.now().Sub(t.since).Milliseconds())
-}

@@ -8,6 +8,7 @@ import (
 	"unicode"
 
 	"github.com/holdfast-go/holdfast/driver"
+	"github.com/holdfast-go/holdfast/redislock/internal/protocol"
 )
 
 // Safety is what a lock is worth when the server fails. See docs/redislock.md for what each
@@ -158,34 +159,33 @@ func (c Config) validate() error {
 	return nil
 }
 
+// failover is what decides how long a new master holds back.
+func (c Config) failover() protocol.Constants {
+	f := protocol.Constants{MaxTTL: c.MaxTTL, Lag: c.MaxLag}
+	if c.Safety == PartitionSafe {
+		f.Replicas = protocol.Majority(c.DataNodes)
+	}
+	return f
+}
+
 // constants is what the gate of the scripts is told: the same for all clients of a
 // deployment, or empty where there is no gate.
 func (c Config) constants() string {
-	switch c.Safety {
-	case CrashSafe:
-		return fmt.Sprintf("%d 0 %d", c.MaxTTL.Milliseconds(), int(c.MaxLag/time.Second))
-	case PartitionSafe:
-		return fmt.Sprintf("%d %d %d", c.MaxTTL.Milliseconds(), c.DataNodes/2, int(c.MaxLag/time.Second))
+	if c.Safety == SingleProcess {
+		return ""
 	}
-	return ""
+	return c.failover().String()
 }
 
-// silence is how long a predecessor may go on answering after its successor's first answer:
-// the lag that is allowed, a second for its resolution and one for an acknowledgement under
-// way. In it nothing is confirmed.
-func (c Config) silence() time.Duration {
-	if c.Safety != PartitionSafe {
-		return 0
-	}
-	return c.MaxLag + 2*time.Second
-}
+// silence is how long a new master confirms nothing at all.
+func (c Config) silence() time.Duration { return c.failover().Silence() }
 
 // grace is how long a server grants nothing new after its first answer.
 func (c Config) grace() time.Duration {
 	if c.Safety == SingleProcess {
 		return 0
 	}
-	return (c.MaxTTL+c.silence())*101/100 + 2*time.Millisecond
+	return c.failover().Grace()
 }
 
 // companions is what all keys that are not locks begin with.

@@ -128,9 +128,7 @@ func (e *Engine) newCombiner(node *redis.Client) *combiner {
 		engine: e, node: node, wake: make(chan struct{}, maxSenders), leaving: make(map[string]int),
 		publish: "PUBLISH",
 	}
-	if e.cluster != nil {
-		c.terms.now = e.clock.Now
-	} else {
+	if e.cluster == nil {
 		c.greeted.Store(true)
 	}
 	c.ear.init(c)

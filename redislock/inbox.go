@@ -9,28 +9,11 @@ import (
 	"time"
 
 	"github.com/holdfast-go/holdfast/driver"
+	"github.com/holdfast-go/holdfast/redislock/internal/protocol"
 )
 
-// push is a message that a waiter was granted its share: the scripts enter the share before
-// they send it. It may arrive late, twice, or for a wait that is long over.
-type push struct {
-	fence int64
-	span  int
-	ttl   time.Duration
-}
-
-// believable reports whether a waiter may take up the push now. Two things make it so: its
-// fence is larger than the counter was when the waiter was last told that it is queued, so it
-// was granted after that poll had left, not for an earlier place in the queue; and the share
-// cannot have run out even if it was granted right then. How long the message was under way
-// is not known, so the time of its arrival says nothing.
-func believable(p push, queued bool, sent driver.Instant, count int64, now driver.Instant) bool {
-	usable := p.ttl - p.ttl/20 - 2*time.Millisecond
-	return queued && p.fence > count && now.Sub(sent) < usable-p.ttl/4
-}
-
 // waiter is a call that waits for its share.
-type waiter struct{ pushes chan push }
+type waiter struct{ pushes chan protocol.Push }
 
 // waiters are the calls of this engine that wait, by their tokens.
 type waiters struct {
@@ -52,7 +35,7 @@ func (ws *waiters) init(e *Engine) {
 }
 
 func (ws *waiters) enter(t driver.Token) *waiter {
-	w := &waiter{pushes: make(chan push, 4)}
+	w := &waiter{pushes: make(chan protocol.Push, 4)}
 	ws.mu.Lock()
 	defer ws.mu.Unlock()
 	ws.byID[encodeToken(t)] = w
@@ -111,7 +94,7 @@ func (ws *waiters) deliver(message string) {
 	switch {
 	case w != nil:
 		select {
-		case w.pushes <- push{fence: first, span: n, ttl: time.Duration(ms) * time.Millisecond}:
+		case w.pushes <- protocol.Push{Fence: first, Span: n, TTL: time.Duration(ms) * time.Millisecond}:
 		default: // it has more than it needs to look again
 		}
 	case !late:

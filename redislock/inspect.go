@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/holdfast-go/holdfast/driver"
+	"github.com/holdfast-go/holdfast/redislock/internal/protocol"
 	"github.com/redis/go-redis/v9"
 )
 
@@ -247,19 +248,19 @@ func (e *Engine) Break(ctx context.Context, req driver.BreakRequest) (driver.Inf
 		return driver.Info{}, err
 	}
 	info := driver.Info{Name: req.Name, Limit: before.Limit, Waiters: before.Waiters, Holders: []driver.Holder{}}
-	switch ans := parse(word, 1); ans.kind {
-	case 'b', 's':
+	switch ans := protocol.Parse(word, 1); ans.Kind {
+	case protocol.Broken, protocol.Stale:
 		for line := range strings.SplitSeq(payload, "\n") {
 			if h := e.holder(line, -1); h != nil {
 				info.Holders = append(info.Holders, *h)
 				info.Fence = max(info.Fence, h.Fence)
 			}
 		}
-		if ans.kind == 's' {
+		if ans.Kind == protocol.Stale {
 			return info, driver.Failf(driver.Stale, "nobody holds fence %d: the highest is %d", req.Fence, info.Fence)
 		}
 		return info, nil
-	case '-':
+	case protocol.Nothing:
 		return info, driver.Fail(driver.NotHeld, nil)
 	default:
 		return info, e.explain(ans, payload)

@@ -4,6 +4,7 @@ import (
 	"context"
 
 	"github.com/holdfast-go/holdfast/driver"
+	"github.com/holdfast-go/holdfast/redislock/internal/protocol"
 )
 
 // Renew implements driver.Engine. The claims travel in as few calls as their number needs.
@@ -62,10 +63,11 @@ func (e *Engine) renewed(ctx context.Context, c *driver.Claim, r *request) error
 	if err != nil {
 		return err
 	}
-	switch ans := parse(word, 1); ans.kind {
-	case '=':
+	ans := protocol.Parse(word, 1)
+	switch ans.Renewal() {
+	case protocol.Renewed:
 		return nil
-	case '-':
+	case protocol.Lost:
 		e.waiters.released(c.Token)
 		return driver.Fail(driver.Lost, nil)
 	default:
@@ -122,10 +124,10 @@ func (e *Engine) released(r *request) error {
 	if err != nil {
 		return err
 	}
-	switch ans := parse(word, 1); ans.kind {
-	case '=':
+	switch ans := protocol.Parse(word, 1); ans.Kind {
+	case protocol.Done:
 		return nil
-	case '-':
+	case protocol.Nothing:
 		return driver.Fail(driver.NotHeld, nil)
 	default:
 		return e.explain(ans, payload)

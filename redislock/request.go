@@ -3,13 +3,13 @@ package redislock
 import (
 	"context"
 	"slices"
-	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
 
 	"github.com/holdfast-go/holdfast/driver"
+	"github.com/holdfast-go/holdfast/redislock/internal/protocol"
 	"github.com/redis/go-redis/v9"
 )
 
@@ -162,7 +162,7 @@ type combiner struct {
 	idle    int // of them, asleep and not woken yet
 	late    int // of them, with a call that takes long
 	alone   *batch
-	terms   terms
+	term    protocol.Term
 
 	// leaving counts, by key, the releases that nobody waits for and that are in a call. Who
 	// made one may ask for the name again before it is answered, and must not overtake it in
@@ -246,7 +246,7 @@ func (c *combiner) sendAlone(r *request) bool {
 	r.via = c
 	r.state.Store(sent)
 	b.requests = append(b.requests[:0], r)
-	b.known = c.terms.known()
+	b.known = c.known()
 	c.mu.Unlock()
 
 	b.watch.Reset(stuckAfter)
@@ -329,7 +329,7 @@ func (c *combiner) take(b *batch) bool {
 			c.leaving[r.key]++
 		}
 	}
-	b.known = c.terms.known()
+	b.known = c.known()
 	return true
 }
 
@@ -471,6 +471,14 @@ func (f *frame) encode(b *batch, c *combiner, requests []*request, s *layout) {
 	f.args = a
 }
 
+// known says for how long the node's term is known, where that is of use. c.mu is locked.
+func (c *combiner) known() string {
+	if c.engine.cluster == nil {
+		return ""
+	}
+	return c.term.Known(c.engine.clock.Now())
+}
+
 // deliver hands out the answers of one call.
 func (c *combiner) deliver(requests []*request, reply []string, err error) {
 	if err == nil {
@@ -521,7 +529,7 @@ func (c *combiner) oneByOne(requests []*request) {
 	e := c.engine
 	var b batch
 	c.mu.Lock()
-	b.known = c.terms.known()
+	b.known = c.known()
 	c.mu.Unlock()
 	f := b.frame(0)
 	for i := range requests {
@@ -548,7 +556,7 @@ func (c *combiner) open(reply []string, n int) ([]string, error) {
 	if rest, ok := strings.CutPrefix(reply[0], "@"); ok {
 		term, words, _ := strings.Cut(rest, " ")
 		c.mu.Lock()
-		c.terms.heard(term, c.engine.clock.Now())
+		c.term.Heard(term, c.engine.clock.Now())
 		c.mu.Unlock()
 		reply[0] = words
 	}
@@ -584,36 +592,3 @@ func (e *Engine) newLayout(tag string) *layout {
 
 // companionKinds are what stands before tag and key in the companions of a key.
 var companionKinds = [...]string{companions + "q:", companions + "w:", companions + "g:", companions + "e:"}
-
-// answer is a word, parsed.
-type answer struct {
-	kind  byte  // '+' for a grant, otherwise the word's first byte
-	n     int64 // of a grant the first fence, otherwise what the word says
-	span  int
-	count int64 // of 'q': the fence counter
-}
-
-// parse reads the word that answered a request for so many numbers.
-func parse(word string, span int) answer {
-	if word == "" {
-		return answer{}
-	}
-	a := answer{kind: word[0]}
-	body := word[1:]
-	if a.kind >= '0' && a.kind <= '9' {
-		a.kind, a.span, body = '+', span, word
-		if first, less, ok := strings.Cut(word, "/"); ok {
-			a.span, _ = strconv.Atoi(less)
-			body = first
-		}
-	}
-	if body == "" {
-		return a
-	}
-	body, count, queued := strings.Cut(body, ",")
-	a.n, _ = strconv.ParseInt(body, 10, 64)
-	if queued {
-		a.count, _ = strconv.ParseInt(count, 10, 64)
-	}
-	return a
-}
