@@ -11,7 +11,8 @@
 --          'cut off' too few replicas acknowledge: things are given back, and that is all
 -- left     ms until the phase is 'open', or in 'quiet' what a renewal has to wait for
 -- term     the mastership that answers, new at every start and every promotion; mark is how a
---          reply begins with it
+--          reply begins with it. When cut off it does not: a term is known from its first live
+--          answer, for then its graces begin and not before
 --
 -- Reply of a gate that is shut to everybody: the error READONLY, or {'!constants', stored}.
 local phase, left, quiet, mark = 'open', 0, 0, ''
@@ -25,7 +26,6 @@ if ARGV[1] ~= '' then
     return redis.error_reply('READONLY this server is a replica')
   end
   local term = string.match(info, 'master_replid:(%x+)')
-  mark = '@' .. term .. ' '
   local max, need, lag = string.match(ARGV[1], '^(%d+) (%d+) (%d+)$')
   max, need, lag = tonumber(max), tonumber(need), tonumber(lag)
 
@@ -43,6 +43,7 @@ if ARGV[1] ~= '' then
     -- An idle master sends its replicas nothing that they could acknowledge.
     if acks + old >= need then redis.pcall('SET', 'holdfast.poke' .. ARGV[6], '1', 'PX', 1000) end
   else
+    mark = '@' .. term .. ' '
     local silence = 0 -- until when the predecessor may go on answering
     if need > 0 then silence = (lag + 2) * 1000 end
     local grace = math.ceil((max + silence) * 1.01) + 2

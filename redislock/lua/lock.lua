@@ -24,8 +24,8 @@
 -- All requests of a call are concurrent; those that give back are carried out first.
 --
 -- Reply: {words, payload...}: one word a request, separated by spaces, and payloads for the
--- words marked * in their order. A gated call has '@term' as its first word. Where all was
--- granted as asked, given back and renewed, '+<fence>' stands for all words.
+-- words marked * in their order. A gated call that was not cut off has '@term' as its first
+-- word. Where all was granted as asked, given back and renewed, '+<fence>' stands for all words.
 --   <fence>[/span]   granted: first fence; the span where it is not the one asked for
 --   =                done
 --   -                the token holds nothing, or no longer
