@@ -6,6 +6,7 @@ package protocol
 
 import (
 	"fmt"
+	"math"
 	"strconv"
 	"strings"
 	"time"
@@ -150,10 +151,11 @@ func (c Constants) Silence() time.Duration {
 	return c.Lag + 2*time.Second
 }
 
-// Grace is how long a master grants nothing new after its first answer.
+// Grace is how long a master grants nothing new after its first answer, computed as the
+// scripts do.
 func (c Constants) Grace() time.Duration {
-	d := (c.MaxTTL+c.Silence())*101/100 + 2*time.Millisecond
-	return (d + time.Millisecond - 1).Truncate(time.Millisecond)
+	ms := float64((c.MaxTTL + c.Silence()).Milliseconds())
+	return time.Duration(math.Ceil(ms*1.01)+2) * time.Millisecond
 }
 
 // Term is for how long a node has answered without a change of its mastership. In a Cluster
