@@ -148,7 +148,7 @@ func newTwin(t testing.TB, seed uint64) *twin {
 	}
 	t.Cleanup(func() { _ = conn.Close() })
 	w := &twin{t: t, conn: conn, seen: map[string]int{}, r: rand.New(rand.NewPCG(seed, 0))}
-	w.script, w.dump = w.do("SCRIPT", "LOAD", virtual+lockSource).(string), w.do("SCRIPT", "LOAD", dump).(string)
+	w.script, w.dump = w.do("SCRIPT", "LOAD", virtual+lockScript.source).(string), w.do("SCRIPT", "LOAD", dump).(string)
 	return w
 }
 
