@@ -54,7 +54,8 @@ end
 local function look(key)
   local v = redis.pcall('GET', key)
   if v ~= GROUP then return v end
-  local over = redis.call('ZRANGEBYSCORE', ENDS .. key, '-inf', ms)
+  -- ms is rounded down: a share that began late in its first ms lives through its last.
+  local over = redis.call('ZRANGEBYSCORE', ENDS .. key, '-inf', '(' .. ms)
   if #over == 0 then return v end
   for _, token in ipairs(over) do strike(key, token) end
   return redis.call('GET', key)

@@ -19,7 +19,7 @@ for i, key in ipairs(KEYS) do
     if v == 'holdfast:group' then
       local book, ends = 'holdfast.g:' .. ARGV[1] .. key, 'holdfast.e:' .. ARGV[1] .. key
       out[3] = tonumber(redis.call('HGET', book, 'limit')) or 0
-      local members = redis.call('ZRANGEBYSCORE', ends, '(' .. ms, '+inf', 'WITHSCORES')
+      local members = redis.call('ZRANGEBYSCORE', ends, ms, '+inf', 'WITHSCORES')
       if #members == 0 then out[3] = 0 end -- the time of all of them is over, if only just
       for m = 1, #members, 2 do
         out[#out + 1] = redis.call('HGET', book, members[m]) or ''

@@ -43,7 +43,7 @@ func (l *Lock) byEnd() []Member {
 }
 
 func (r *run) look(l *Lock) {
-	for l.Kind == Group && len(l.Members) > 0 && l.byEnd()[0].Ends <= r.ms {
+	for l.Kind == Group && len(l.Members) > 0 && l.byEnd()[0].Ends < r.ms {
 		l.strike(l.Members[0].Token)
 	}
 }
