@@ -53,9 +53,14 @@ func Parse(word string, span int) Answer {
 			body = first
 		}
 	}
-	body, count, _ := strings.Cut(body, ",")
+	if body == "" { // errors of the parser cost an allocation
+		return a
+	}
+	body, count, queued := strings.Cut(body, ",")
 	a.N, _ = strconv.ParseInt(body, 10, 64)
-	a.Count, _ = strconv.ParseInt(count, 10, 64)
+	if queued {
+		a.Count, _ = strconv.ParseInt(count, 10, 64)
+	}
 	return a
 }
 
