@@ -3,6 +3,7 @@ package redislock_test
 import (
 	"context"
 	"errors"
+	"fmt"
 	"math/rand/v2"
 	"runtime/pprof"
 	"strings"
@@ -255,6 +256,47 @@ func TestClusterSlotUnderWay(t *testing.T) {
 	}
 	x.release(a, held)
 	x.release(b, w.granted())
+}
+
+// TestClusterGivenUpDuringMove: a request that its caller gave up while it looked for its slot
+// is not made any more.
+func TestClusterGivenUpDuringMove(t *testing.T) {
+	t.Parallel()
+	x := newCluster(t, testserver.ClusterOptions{})
+	ctx, cancel := bounded()
+	defer cancel()
+	e, err := redislock.Open(ctx, "redis+cluster://"+strings.Join(x.Addrs(), ","), ungated)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer e.Close()
+	const slot = 250
+	var names []string
+	for round := range 4 {
+		to := x.Nodes()[(round+1)%2]
+		x.BeginMove(slot, to)
+		var all sync.WaitGroup
+		for i := range 8 {
+			name := fmt.Sprint(slotNames()[slot], round, "-", i)
+			names = append(names, name)
+			all.Go(func() {
+				ctx, cancel := context.WithTimeout(ctx, time.Duration(50+20*i)*time.Millisecond)
+				defer cancel()
+				_, err := e.Acquire(ctx, ask(name, time.Minute))
+				if kind, outcome := kindOf(err); kind != driver.Unavailable || outcome != driver.NotApplied {
+					t.Errorf("%q: %v (%v)", name, err, outcome)
+				}
+			})
+		}
+		all.Wait()
+		x.EndMove(slot, to)
+	}
+	time.Sleep(time.Second) // for what must not happen
+	for _, name := range names {
+		if info := x.inspect(e, name); len(info.Holders) > 0 {
+			t.Errorf("%q was taken for a caller who had given up: %+v", name, info)
+		}
+	}
 }
 
 // TestClusterCloseDuringMove: Close ends calls that look for their slot, and leaves nothing

@@ -125,9 +125,12 @@ func (c *combiner) sendAlone(r *request) bool {
 		c.alone = c.newBatch()
 	}
 	b := c.alone
-	c.senders++ // which nobody else is while b is in use
 	r.via = c
-	r.state.Store(sent)
+	if !r.state.CompareAndSwap(pending, sent) {
+		c.mu.Unlock()
+		return true // its caller gave up before it found its node
+	}
+	c.senders++ // which nobody else is while b is in use
 	b.requests = append(b.requests[:0], r)
 	b.known = c.known()
 	c.mu.Unlock()
