@@ -229,9 +229,7 @@ func (e *Engine) retrace(requests []*request, moves int, elsewhere bool) {
 	if elsewhere {
 		_ = e.remap() // what is known from before may do
 	}
-	for _, r := range requests {
-		e.route(r)
-	}
+	e.doAll(requests) // together, and none behind one that is held up
 }
 
 // exchangeSlots sends one call for each slot, all in one pipeline.
