@@ -4,8 +4,8 @@
 //   - explore.go is the search. It knows nothing of locks.
 //   - failover.go is the world of a master, its replicas and its clients, of failovers,
 //     restarts and partitions; queue.go that of one server, its queue and its pushes.
-//   - scripts.go and shares.go are the rules of the server side: the scripts of redislock/lua,
-//     carried over to Go. A test in redislock runs long random sequences through both, on a
+//   - scripts.go, single.go and shares.go are the rules of the server side: the scripts of
+//     redislock/lua, carried over to Go. A test in redislock runs long random sequences through both, on a
 //     real server, and compares every word and every key. The rules of the client side are
 //     the functions of internal/protocol, which the engine itself runs.
 //   - flaws.go are bugs to plant. The search has to find each, or it proves nothing where it

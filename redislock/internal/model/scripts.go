@@ -1,7 +1,6 @@
 package model
 
 import (
-	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -129,74 +128,6 @@ func (r *run) gate() string {
 		r.phase, r.left = grace, e.Start+hold-r.ms
 	}
 	return ""
-}
-
-// single is single.lua: the short ways for a lone request about an exclusive lock. It reports
-// whether one of them did. Where not, the counter may have been raised, and what is given back
-// may live for a second more.
-func (r *run) single() bool {
-	q := &r.call.Requests[0]
-	if len(r.call.Requests) > 1 || r.phase != open {
-		return false
-	}
-	l, now := r.lock(q.Key), r.call.Micros
-	switch q.Op[0] {
-	case 'r':
-		return r.handOver(q, l, now)
-	case 'x', 'X':
-		return r.takeOrWait(q, l, now)
-	}
-	return false
-}
-
-func (r *run) handOver(q *Request, l *Lock, now int64) bool {
-	if l.Kind != Exclusive || !l.owns(tokenOf(q.ID)) {
-		return false
-	}
-	r.words[0] = "="
-	if len(l.Queue) == 0 {
-		l.dissolve()
-		return true
-	}
-	e, v := l.Queue[0], l.Value
-	if e.Mode != 'x' || float64(r.ms)-float64(e.Order)/1000 > silentFor || now > r.limit || r.Counter+e.Span > now {
-		r.words[0] = ""
-		return false
-	}
-	ttl := min(e.TTL, offerFor)
-	r.Counter = now
-	l.take(r.value(e.ID, now-e.Span+1, e.Span), r.ms+ttl)
-	if r.Listens != nil && r.Listens(e.Inbox) {
-		r.Published = append(r.Published, Message{Inbox: e.Inbox, Token: tokenOf(e.ID), Key: q.Key, Fence: now - e.Span + 1, Span: e.Span, TTL: ttl})
-		l.leave(e)
-		return true
-	}
-	l.take(v, r.ms+1000)
-	r.words[0] = ""
-	return false
-}
-
-func (r *run) takeOrWait(q *Request, l *Lock, now int64) bool {
-	span, waited := parseInt(q.Op[1:]), len(l.Queue) > 0
-	if !waited && now <= r.limit && r.Counter+span <= now {
-		r.Counter = now
-		if l.Kind == Free && !r.Full {
-			l.take(r.value(q.ID, now-span+1, span), r.ms+q.TTL)
-			r.words[0] = itoa(now - span + 1)
-			return true
-		}
-	}
-	if l.Kind != Exclusive || l.owns(tokenOf(q.ID)) {
-		return false
-	}
-	if q.Op[0] == 'X' {
-		e := Entry{Inbox: r.call.Inbox, Mode: 'x', Weight: 1, TTL: q.TTL, Span: span, ID: q.ID, Order: r.sec*1000000 + r.us}
-		if slices.ContainsFunc(l.Queue, e.same) || !r.enqueue(l, e) {
-			return false
-		}
-	}
-	r.words[0], r.payload[0] = r.held(l, q.Op[0] == 'X')
-	return true
 }
 
 // fast is lock.lua: requests that nobody stands in the way of. What is left over is slow.

@@ -116,7 +116,7 @@ type Entry struct {
 }
 
 func (e Entry) String() string {
-	return e.Inbox + " " + string(e.Mode) + " " + itoa(e.Cap) + " " + itoa(e.Weight) + " " + itoa(e.TTL) + " " + itoa(e.Span) + " " + e.ID
+	return "PUBLISH " + e.Inbox + " " + string(e.Mode) + " " + itoa(e.Cap) + " " + itoa(e.Weight) + " " + itoa(e.TTL) + " " + itoa(e.Span) + " " + e.ID
 }
 
 func (e Entry) same(o Entry) bool { o.Order, o.Seen, e.Order, e.Seen = 0, 0, 0, 0; return e == o }
