@@ -101,7 +101,10 @@ for _, key in ipairs(ARGV) do
   end
   local q = redis.call('ZRANGE', 'holdfast.q:' .. key, 0, -1, 'WITHSCORES')
   for i = 1, #q, 2 do
-    line = line .. '\n' .. string.format('%.0f', q[i + 1]) .. ' ' .. (redis.call('HGET', 'holdfast.w:' .. key, q[i]) or '0') .. ' ' .. q[i]
+    -- What was heard before the entry came says nothing: it is of an earlier one.
+    local seen = redis.call('HGET', 'holdfast.w:' .. key, q[i])
+    if seen and tonumber(seen) * 1000 < q[i + 1] - 999 then seen = '0' end
+    line = line .. '\n' .. string.format('%.0f', q[i + 1]) .. ' ' .. (seen or '0') .. ' ' .. q[i]
   end
   out[#out + 1] = line
 end

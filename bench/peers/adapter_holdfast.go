@@ -11,6 +11,10 @@ import (
 var holdfastAdapters = []adapter{
 	{name: "holdfast", kind: ours, about: "Mutex on redislock, defaults", open: func(addr string) (peer, error) { return openHoldfast(addr) }},
 	{
+		name: "holdfast-gated", kind: ours, about: "the same at CrashSafe: what the gate of failovers costs",
+		open: openGated,
+	},
+	{
 		name: "holdfast-async", kind: ours, about: "the same, the release is not waited for",
 		open: func(addr string) (peer, error) { return openHoldfast(addr, holdfast.WithAsyncUnlock()) },
 	},
@@ -19,6 +23,23 @@ var holdfastAdapters = []adapter{
 type holdfastPeer struct {
 	client  *holdfast.Client
 	options []holdfast.Option
+}
+
+// openGated opens a client behind the gate, and waits until the server's first grace is over.
+func openGated(addr string) (peer, error) {
+	const maxTTL = 3 * time.Second
+	p, err := openHoldfast(addr + "?failover-grace=crash&max-ttl=" + maxTTL.String())
+	if err != nil {
+		return nil, err
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), 5*maxTTL)
+	defer cancel()
+	l := p.locker("grace")
+	if err := l.lock(ctx); err != nil {
+		_ = p.close()
+		return nil, err
+	}
+	return p, l.unlock()
 }
 
 func openHoldfast(addr string, options ...holdfast.Option) (peer, error) {

@@ -21,11 +21,11 @@ type pattern struct {
 var (
 	distinct = []string{
 		"raw-goredis", "raw-goredis-ap", "raw-rueidis", "redsync-goredis", "redsync-goredis-ap", "redsync-rueidis",
-		"redislock", "redislock-ap", "rueidislock", "rueidislock-tuned", "holdfast", "holdfast-async",
+		"redislock", "redislock-ap", "rueidislock", "rueidislock-tuned", "holdfast", "holdfast-gated", "holdfast-async",
 	}
 	polling = []string{
 		"raw-goredis", "raw-rueidis", "redsync-goredis", "redsync-goredis-tuned", "redsync-rueidis-tuned",
-		"redislock", "redislock-tuned", "rueidislock", "rueidislock-tuned", "holdfast",
+		"redislock", "redislock-tuned", "rueidislock", "rueidislock-tuned", "holdfast", "holdfast-gated",
 	}
 )
 

@@ -207,7 +207,11 @@ func (s *Server) Describe(key string) string {
 		b.WriteString(strings.Repeat(" ends "+itoa(l.Ends), 2)) // of its companions
 	}
 	for _, e := range l.Queue {
-		b.WriteString("\n" + itoa(e.Order) + " " + itoa(e.Seen) + " " + e.String())
+		seen := e.Seen
+		if seen*1000 < e.Order-999 {
+			seen = 0 // it says nothing
+		}
+		b.WriteString("\n" + itoa(e.Order) + " " + itoa(seen) + " " + e.String())
 	}
 	return b.String()
 }

@@ -166,8 +166,8 @@ func (c Constants) Grace() time.Duration {
 // Term is for how long a node has answered without a change of its mastership. In a Cluster
 // it stands in for the epochs of slots that nobody has locked anything in so far, which would
 // each have to wait out a grace otherwise. That is right as long as a slot comes to a master
-// with its keys, the epoch among them: who gives a slot to another master without its keys,
-// after a loss, has to let a MaxTTL pass first.
+// with its keys, the epoch among them, and not from one that was promoted or restarted less
+// than a grace before: assumption A6 of docs/guarantees.md, which the model shows to be needed.
 type Term struct {
 	name  string
 	since driver.Instant
