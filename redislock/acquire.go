@@ -13,7 +13,7 @@ import (
 
 const (
 	// pollEvery is how often a waiter looks after its place. What it was pushed can be
-	// believed for offerTTL after that.
+	// believed for as long as the offer lives, counted from then.
 	pollEvery = time.Second
 
 	// withdrawal is how long a call that is over waits for its place to be taken back.
@@ -61,17 +61,7 @@ type ask struct {
 }
 
 func (a *ask) op(wait bool) string {
-	var letter byte
-	switch a.req.Mode {
-	case driver.Shared:
-		letter = 's'
-	case driver.Upgradeable:
-		letter = 'u'
-	case driver.Permits:
-		letter = 'p'
-	default:
-		letter = 'x'
-	}
+	letter := letterOf(a.req.Mode)
 	if a.req.Upgrade {
 		letter = 'g'
 	}
@@ -218,7 +208,7 @@ func (a *ask) wait(ctx context.Context) (driver.Grant, error) {
 		case grace:
 			alive, pause = now, pauseFor(left, false)
 		case !a.mayRideOut(err, now.Sub(alive)):
-			return a.giveUp(ctx, err)
+			return a.giveUp(err)
 		default:
 			pause = pollEvery/5 + rand.N(pollEvery/5)
 		}
@@ -254,20 +244,18 @@ func (a *ask) mayRideOut(err error, silent time.Duration) bool {
 func (a *ask) sleep(ctx context.Context, w *waiter, pause time.Duration) (g driver.Grant, granted, over bool) {
 	timer := time.NewTimer(pause)
 	defer timer.Stop()
-	for {
-		select {
-		case p := <-w.pushes:
-			if a.place.Believes(p, a.e.clock.Now()) {
-				return a.place.Grant(p), true, false
-			}
-			return g, false, false // it may be true all the same: the poll will tell
-		case <-timer.C:
-			return g, false, false
-		case <-ctx.Done():
-			return g, false, true
-		case <-a.e.closing:
-			return g, false, true
+	select {
+	case p := <-w.pushes:
+		if a.place.Believes(p, a.e.clock.Now()) {
+			return a.place.Grant(p), true, false
 		}
+		return g, false, false // it may be true all the same: the poll will tell
+	case <-timer.C:
+		return g, false, false
+	case <-ctx.Done():
+		return g, false, true
+	case <-a.e.closing:
+		return g, false, true
 	}
 }
 
@@ -293,7 +281,7 @@ func (a *ask) stop(ctx context.Context) (driver.Grant, error) {
 }
 
 // giveUp ends the wait with err.
-func (a *ask) giveUp(_ context.Context, err error) (driver.Grant, error) {
+func (a *ask) giveUp(err error) (driver.Grant, error) {
 	var d *driver.Error
 	if a.place.Known || errors.As(err, &d) && d.Outcome == driver.Unknown {
 		if g, e := a.withdraw(); e == nil && g.Fence > 0 {
@@ -329,14 +317,14 @@ func millis(d time.Duration) int64 { return int64((d + time.Millisecond - 1) / t
 
 // holder describes who holds a name by what the scripts say; its share ends in left ms.
 func (e *Engine) holder(line string, left int64) *driver.Holder {
-	s, ok := parseShare(line)
+	h, ok := parseShare(line)
 	if !ok {
 		return nil
 	}
 	if left >= 0 {
-		s.Until = e.wall().Add(time.Duration(left) * time.Millisecond)
+		h.Until = e.wall().Add(time.Duration(left) * time.Millisecond)
 	}
-	return &s.Holder
+	return &h
 }
 
 // orphan deals with the answer to a request that nobody waits for any more: what it was

@@ -69,7 +69,7 @@ func (b *batch) exchange(c *combiner) {
 		return
 	}
 	f.encode(b, c, b.requests, &e.single)
-	reply, err := f.call.send(e.life, c.node, lockScript, f.args)
+	reply, err := f.call.send(e.life, c.node, lockScript(), f.args)
 	c.deliver(b.requests, reply, err)
 }
 
@@ -89,7 +89,7 @@ func (b *batch) exchangeSingle(c *combiner, f *frame) bool {
 		return false
 	}
 	f.args = a
-	reply, err := f.call.send(c.engine.life, c.node, singleScript, a)
+	reply, err := f.call.send(c.engine.life, c.node, singleScript(), a)
 	if err == nil && len(reply) == 0 {
 		return false
 	}
@@ -195,7 +195,7 @@ func (c *combiner) oneByOne(requests []*request) {
 		}
 		b.now = e.wall().UnixMicro()
 		f.encode(&b, c, one, l)
-		reply, err := f.call.send(e.life, c.node, lockScript, f.args)
+		reply, err := f.call.send(e.life, c.node, lockScript(), f.args)
 		c.deliver(one, reply, err)
 	}
 }

@@ -251,14 +251,14 @@ func (b *batch) exchangeSlots(c *combiner) {
 	}
 	if n == 1 {
 		f := b.frame(0)
-		reply, err := f.call.send(e.life, c.node, lockScript, f.args)
+		reply, err := f.call.send(e.life, c.node, lockScript(), f.args)
 		c.deliver(f.requests, reply, err)
 		return
 	}
 	pipe := c.node.Pipeline()
 	for i := range n {
 		f := b.frame(i)
-		f.args[0], f.args[1] = &evalsha, &lockScript.hash
+		f.args[0], f.args[1] = &evalsha, &lockScript().hash
 		_ = pipe.Process(e.life, f.call.with(f.args))
 	}
 	_, _ = pipe.Exec(e.life) // each call has its own error
@@ -266,7 +266,7 @@ func (b *batch) exchangeSlots(c *combiner) {
 		f := b.frame(i)
 		reply, err := f.call.Val(), f.call.Err()
 		if isNoScript(err) {
-			reply, err = f.call.send(e.life, c.node, lockScript, f.args)
+			reply, err = f.call.send(e.life, c.node, lockScript(), f.args)
 		}
 		c.deliver(f.requests, reply, err)
 	}
@@ -299,10 +299,10 @@ func (c *combiner) greet() error {
 	if err != nil && !unknown && !redis.IsPermissionError(err) {
 		return err
 	}
-	mode, version := helloOf(reply)
+	said := pairsOf(reply)
 	// Who cannot be asked is what the client was made for.
-	c.slotted = mode == "cluster" || mode == "" && c.engine.cluster.Options().ClusterSlots == nil
-	if major, _, _ := strings.Cut(version, "."); c.slotted {
+	c.slotted = said["mode"] == "cluster" || said["mode"] == "" && c.engine.cluster.Options().ClusterSlots == nil
+	if major, _, _ := strings.Cut(said["version"], "."); c.slotted {
 		// A message to a plain channel would go to every node of the Cluster.
 		if n, err := strconv.Atoi(major); err == nil && n >= 7 {
 			c.publish = "SPUBLISH"
@@ -325,27 +325,4 @@ func (e *Engine) publishes() string {
 		}
 	})
 	return command
-}
-
-// helloOf reads the answer to HELLO, a map or in the older protocol a list.
-func helloOf(reply any) (mode, version string) {
-	take := func(k, v any) {
-		switch k {
-		case "mode":
-			mode, _ = v.(string)
-		case "version":
-			version, _ = v.(string)
-		}
-	}
-	switch r := reply.(type) {
-	case map[any]any:
-		for k, v := range r {
-			take(k, v)
-		}
-	case []any:
-		for i := 0; i+1 < len(r); i += 2 {
-			take(r[i], r[i+1])
-		}
-	}
-	return mode, version
 }

@@ -141,10 +141,7 @@ func (c *combiner) sendAlone(r *request) bool {
 
 	c.mu.Lock()
 	c.senders--
-	if b.late {
-		b.late = false
-		c.late--
-	}
+	c.isOver(b)
 	b.reset()
 	if len(c.queue) > 0 {
 		c.start()
@@ -189,15 +186,20 @@ func (c *combiner) isLate(b *batch) {
 	}
 }
 
+// isOver ends what isLate began. c.mu is locked.
+func (c *combiner) isOver(b *batch) {
+	if b.late {
+		b.late = false
+		c.late--
+	}
+}
+
 // take moves up to maxBatch requests into b, whose last call is over. When there are none it
 // counts the sender as idle.
 func (c *combiner) take(b *batch) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if b.late {
-		b.late = false
-		c.late--
-	}
+	c.isOver(b)
 	for _, key := range b.leaving {
 		if c.leaving[key]--; c.leaving[key] == 0 {
 			delete(c.leaving, key)

@@ -297,7 +297,7 @@ func (x *exam) latency(ctx context.Context, node *redis.Client) {
 	if err != nil {
 		return // what is wrong shows among the permissions
 	}
-	script, err := median(func() error { return inspectScript.Run(ctx, node, nil, "").Err() })
+	script, err := median(func() error { return inspectScript().Run(ctx, node, nil, "").Err() })
 	if err != nil {
 		x.fact("latency", "PING %v", ping)
 		return

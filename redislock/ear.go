@@ -95,12 +95,7 @@ func (l *ear) hears(slot int) bool {
 	if w == nil {
 		return l.deaf
 	}
-	select {
-	case <-w.heard:
-		return true
-	default:
-		return false
-	}
+	return w.done()
 }
 
 // want notes that somebody waits for messages about a slot, and returns what is closed when

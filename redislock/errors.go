@@ -46,7 +46,7 @@ func (e *Engine) classify(err error) *driver.Error {
 	case errors.As(err, &reply):
 		// An error in the middle of the script names it: part of the call was carried out.
 		outcome := driver.NotApplied
-		if text := err.Error(); strings.Contains(text, "user_script") || strings.Contains(text, "script: ") {
+		if inScript(err) {
 			outcome = driver.Unknown
 		}
 		return fail(outcome, e.advised(err))
@@ -80,12 +80,18 @@ func isPermission(text string) bool {
 // user may not use one of its keys.
 func isKeyBarred(err error) bool {
 	text := err.Error()
-	return strings.HasPrefix(text, "NOPERM") && strings.Contains(text, " key") && !strings.Contains(text, "script: ")
+	return strings.HasPrefix(text, "NOPERM") && strings.Contains(text, " key") && !inScript(err)
 }
 
 // byReplica reports whether a whole call was refused by a replica, and nothing done.
 func byReplica(err error) bool {
-	return redis.IsReadOnlyError(err) && !strings.Contains(err.Error(), "script")
+	return redis.IsReadOnlyError(err) && !inScript(err)
+}
+
+// inScript reports whether a server's error came up in the middle of a script.
+func inScript(err error) bool {
+	text := err.Error()
+	return strings.Contains(text, "user_script") || strings.Contains(text, "script: ")
 }
 
 func isNoScript(err error) bool { return err != nil && strings.HasPrefix(err.Error(), "NOSCRIPT") }

@@ -215,6 +215,12 @@ func TestFaultSubscriptionsKilled(t *testing.T) {
 	first := l.lock(a, "name")
 	w := l.waiter(b, "name")
 	inbox, _ := l.entry("name")
+	l.pushedAgain(inbox, first, w)
+}
+
+// pushedAgain waits for the subscription, and shows that what w waits for is pushed to it.
+func (l *lab) pushedAgain(inbox string, first *holdfast.Lease, w *waiter) {
+	l.Helper()
 	l.eventually("the subscription is back", func() bool { return slices.Contains(l.inboxes(), inbox) })
 	tap := l.tap()
 	l.unlock(first)
@@ -242,13 +248,7 @@ func TestFaultSubscriptionHalfOpen(t *testing.T) {
 	l.eventually("a new connection", func() bool { return p.Stats().Connections > before })
 	p.Cut() // whatever is frozen; a new subscription is marked as well
 	p.Heal()
-	l.eventually("the subscription is back", func() bool { return slices.Contains(l.inboxes(), inbox) })
-	tap := l.tap()
-	l.unlock(first)
-	if channel, _ := l.next(tap); channel != inbox {
-		l.Errorf("pushed to %q, want %q", channel, inbox)
-	}
-	l.unlock(w.granted())
+	l.pushedAgain(inbox, first, w)
 }
 
 // A connection for the subscription does not come about: who waits can still give up.

@@ -24,7 +24,7 @@ func (e *Engine) Init(ctx context.Context) error {
 		return driver.Failf(driver.Invalid, "Safety is SingleProcess, where nothing waits: there is nothing to initialize")
 	}
 	if e.cluster == nil {
-		reply, err := initScript.Run(ctx, e.only.node, []string{e.single.epoch, e.single.fence}, e.constants).StringSlice()
+		reply, err := initScript().Run(ctx, e.only.node, []string{e.single.epoch, e.single.fence}, e.constants).StringSlice()
 		if err != nil {
 			return e.classify(err)
 		}
@@ -70,11 +70,11 @@ func (e *Engine) initSlots(ctx context.Context) error {
 func (e *Engine) initSome(ctx context.Context, node *redis.Client, some []*layout) error {
 	calls := make([]*redis.Cmd, len(some))
 	if len(some) == 1 {
-		calls[0] = initScript.Run(ctx, node, []string{some[0].epoch, some[0].fence}, e.constants)
+		calls[0] = initScript().Run(ctx, node, []string{some[0].epoch, some[0].fence}, e.constants)
 	} else {
 		pipe := node.Pipeline()
 		for i, l := range some {
-			calls[i] = initScript.EvalSha(ctx, pipe, []string{l.epoch, l.fence}, e.constants)
+			calls[i] = initScript().EvalSha(ctx, pipe, []string{l.epoch, l.fence}, e.constants)
 		}
 		_, _ = pipe.Exec(ctx) // each call has its own error
 	}

@@ -77,7 +77,7 @@ func (e *Engine) query(ctx context.Context, keys []string) ([]any, error) {
 		if c.slotted {
 			tag = tags()[slot]
 		}
-		reply, err := inspectScript.Run(ctx, c.node, keys, tag).Slice()
+		reply, err := inspectScript().Run(ctx, c.node, keys, tag).Slice()
 		if err == nil || e.cluster == nil || try > maxMoves || ctx.Err() != nil {
 			return reply, err
 		}

@@ -153,7 +153,7 @@ func newTwin(t testing.TB, seed uint64) *twin {
 	t.Cleanup(func() { _ = conn.Close() })
 	w := &twin{t: t, conn: conn, seen: map[string]int{}, r: rand.New(rand.NewPCG(seed, 0))}
 	load := func(source string) string { return w.do("SCRIPT", "LOAD", source).(string) }
-	w.single, w.script, w.dump = load(virtual+singleScript.source), load(virtual+lockScript.source), load(dump)
+	w.single, w.script, w.dump = load(virtual+singleScript().source), load(virtual+lockScript().source), load(dump)
 	return w
 }
 

@@ -44,7 +44,7 @@ func (e *Engine) direct(tag string) [][]string {
 		subscribe = "SSUBSCRIBE"
 	}
 	all := [][]string{
-		{"EVAL", "return 1", "0"}, {"EVALSHA", inspectScript.Hash(), "0"}, {"PING"}, {"SCAN", "0"},
+		{"EVAL", "return 1", "0"}, {"EVALSHA", inspectScript().Hash(), "0"}, {"PING"}, {"SCAN", "0"},
 		{subscribe, companions + "in:" + tag + "doctor"},
 	}
 	if e.cluster != nil {
@@ -84,7 +84,7 @@ func (e *Engine) trial(ctx context.Context, node *redis.Client, tag string) ([]r
 			args = append(args, a)
 		}
 	}
-	replies, err := trialScript.Eval(ctx, node, nil, args...).StringSlice()
+	replies, err := trialScript().Eval(ctx, node, nil, args...).StringSlice()
 	var refused redis.Error
 	switch {
 	case errors.As(err, &refused):

@@ -42,16 +42,11 @@ func (e *Engine) renewal(c *driver.Claim) string {
 	if e.cfg.Safety == SingleProcess {
 		return "e"
 	}
-	mode, limit, weight := " x", 0, 1
-	switch c.Mode {
-	case driver.Shared:
-		mode = " s"
-	case driver.Upgradeable:
-		mode = " u"
-	case driver.Permits:
-		mode, limit, weight = " p", c.Limit, c.Weight
+	limit, weight := 0, 1
+	if c.Mode == driver.Permits {
+		limit, weight = c.Limit, c.Weight
 	}
-	return "e" + formatInt(c.Fence) + mode + " " + formatInt(int64(limit)) + " " + formatInt(int64(weight))
+	return "e" + formatInt(c.Fence) + " " + string(letterOf(c.Mode)) + " " + formatInt(int64(limit)) + " " + formatInt(int64(weight))
 }
 
 func (e *Engine) renewed(ctx context.Context, c *driver.Claim, r *request) error {

@@ -3,6 +3,8 @@ package redislock
 import (
 	"context"
 	_ "embed"
+	"strings"
+	"sync"
 
 	"github.com/redis/go-redis/v9"
 )
@@ -29,19 +31,24 @@ var (
 
 	// lockScript is one chunk: each part uses the locals of those before it, and the call
 	// returns early where nobody stood in anybody's way.
-	lockScript   = newScript(gateLua + lockLua + groupLua + queueLua + slowLua)
-	singleScript = newScript(singleLua)
+	lockScript   = onFirstUse(gateLua, lockLua, groupLua, queueLua, slowLua)
+	singleScript = onFirstUse(singleLua)
 
-	inspectScript = redis.NewScript(inspectLua)
-	trialScript   = redis.NewScript(trialLua)
-	initScript    = redis.NewScript(initLua)
+	inspectScript = sync.OnceValue(func() *redis.Script { return redis.NewScript(inspectLua) })
+	trialScript   = sync.OnceValue(func() *redis.Script { return redis.NewScript(trialLua) })
+	initScript    = sync.OnceValue(func() *redis.Script { return redis.NewScript(initLua) })
 )
 
 // script is a script that calls are made of.
 type script struct{ source, hash string }
 
-func newScript(source string) *script {
-	return &script{source: source, hash: redis.NewScript(source).Hash()}
+// onFirstUse puts a script together when it is first used: programs that link this package
+// and use another engine do not pay for it at their start.
+func onFirstUse(parts ...string) func() *script {
+	return sync.OnceValue(func() *script {
+		source := strings.Join(parts, "")
+		return &script{source: source, hash: redis.NewScript(source).Hash()}
+	})
 }
 
 // call is an EVALSHA, or the EVAL that has to follow it once. It is sent once: the library
@@ -61,7 +68,7 @@ func (c *call) Args() []any { return c.args }
 var evalsha, eval = "evalsha", "eval"
 
 func newCall() *call {
-	return &call{StringSliceCmd: redis.NewStringSliceCmd(context.Background(), evalsha, lockScript.hash, 0)}
+	return &call{StringSliceCmd: redis.NewStringSliceCmd(context.Background(), evalsha, lockScript().hash, 0)}
 }
 
 // send runs the script with what args[2:] says and returns its reply. args[:2] is filled in.

@@ -37,29 +37,35 @@ func (e *Engine) sign(name, owner string, t driver.Token) (key, id string, err e
 	return both[:n], both[n:], nil
 }
 
-// share is what a line of the scripts says of a holder.
-type share struct {
-	driver.Holder
-	foreign bool
+// letters is how the scripts write modes: each by its letter, in the order of the modes.
+const letters = "xsup"
+
+// letterOf takes a claim that names no mode for one on an exclusive lock.
+func letterOf(m driver.Mode) byte {
+	if i := int(m - driver.Exclusive); i < len(letters) {
+		return letters[i]
+	}
+	return letters[0]
 }
 
-var modeLetters = map[byte]driver.Mode{
-	'x': driver.Exclusive, 's': driver.Shared, 'u': driver.Upgradeable, 'p': driver.Permits,
+func modeOf(letter string) driver.Mode {
+	return driver.Exclusive + driver.Mode(strings.Index(letters, letter))
 }
 
-// parseShare reads 'mode weight value' where value is that of an exclusive lock: 'owner token
-// first+more seconds.micros'. A value that is not ours is another library's token: it is
-// shown as a hash, for who knows the token can release the lock.
-func parseShare(line string) (share, bool) {
-	var s share
+// parseShare reads what a line of the scripts says of a holder: 'mode weight value', where
+// value is that of an exclusive lock, 'owner token first+more seconds.micros'. A value that is
+// not ours is another library's token: it is shown as a hash, for who knows the token can
+// release the lock.
+func parseShare(line string) (driver.Holder, bool) {
+	var h driver.Holder
 	head, value, _ := strings.Cut(line, " ")
 	weight, value, ok := strings.Cut(value, " ")
 	if !ok || len(head) != 1 {
-		return s, false
+		return h, false
 	}
-	s.Mode = modeLetters[head[0]]
-	if s.Mode == driver.Permits {
-		s.Weight, _ = strconv.Atoi(weight)
+	h.Mode = modeOf(head)
+	if h.Mode == driver.Permits {
+		h.Weight, _ = strconv.Atoi(weight)
 	}
 	rest, stamp := cutLast(value)
 	id, numbers := cutLast(rest)
@@ -69,12 +75,12 @@ func parseShare(line string) (share, bool) {
 	since, err3 := parseStamp(stamp)
 	owner, token := cutLast(id)
 	if err1 != nil || err2 != nil || err3 != nil || len(token) != tokenSize {
-		s.foreign = true
-		s.Owner = fmt.Sprintf("another client (value has SHA-256 %x…)", sha256.Sum256([]byte(value)))[:46] + "…)"
-		return s, true
+		sum := sha256.Sum256([]byte(value))
+		h.Owner = fmt.Sprintf("another client (value has SHA-256 %x…)", sum[:6])
+		return h, true
 	}
-	s.Owner, s.Fence, s.Since = owner, fence+extra, since
-	return s, true
+	h.Owner, h.Fence, h.Since = owner, fence+extra, since
+	return h, true
 }
 
 // cutLast splits s at its last space.

@@ -1,4 +1,5 @@
--- The gate: may this server grant, and whom? It is the first part of every script.
+-- The gate: may this server grant, and whom? It is the first part of the script
+-- for everything that single.lua does not do.
 --
 -- ARGV[1]  '' for a server on its own, where the gate costs nothing, or the constants of the
 --          deployment: 'maxTTL replicas lag', in ms, a count, and seconds
