@@ -27,7 +27,7 @@ func WithAsyncUnlock() Option {
 func (c *Client) giveBackAsync(l *Lease, share *driver.Claim) {
 	end := func(error) {}
 	if c.cfg.Tracer != nil {
-		_, end = c.cfg.Tracer.Start(context.WithoutCancel(l.values), "unlock", share.Name)
+		_, end = c.cfg.Tracer.Start(context.WithoutCancel((*releaseContext)(l)), "unlock", share.Name)
 	}
 	answer := &deadline{done: make(chan struct{})}
 	l.claim.release.Store(answer)
