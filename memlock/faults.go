@@ -16,6 +16,9 @@ const (
 	OpAcquire Op = "acquire"
 	OpRenew   Op = "renew"
 	OpRelease Op = "release"
+	OpRead    Op = "read value"
+	OpWrite   Op = "write value"
+	OpAwait   Op = "await value"
 )
 
 // Call describes a call before it is carried out.

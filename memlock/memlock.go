@@ -53,6 +53,7 @@ type Engine struct {
 var _ interface {
 	driver.Engine
 	driver.Inspector
+	driver.Values
 } = (*Engine)(nil)
 
 // Capabilities implements driver.Engine.

@@ -30,6 +30,9 @@ type shard struct {
 	mu     sync.Mutex
 	books  namemap.Map[book]
 	fences ledger.Fences
+
+	values   map[string]*value
+	versions ledger.Fences // numbers that grow as fences do
 }
 
 // book is a ledger together with those to wake when it changes. While it has either, it is a
@@ -56,6 +59,7 @@ func NewStore(cfg Config) *Store {
 	s.clockStart, s.wallMicros = s.clock.Now(), s.wallStart.UnixMicro()
 	for i := range s.shards {
 		s.shards[i].fences.Ahead = true // holders and counter end with this process
+		s.shards[i].versions.Ahead = true
 	}
 	return s
 }

@@ -79,6 +79,26 @@ const (
 	breaksAnyFence         bug = "Break does not compare fences"
 	hidesBreak             bug = "a renewal after a break succeeds"
 	fenceAnewAfterBreak    bug = "fences start anew after a break"
+	emptyHasVersion        bug = "what is not stored has a version"
+	sharesData             bug = "stored bytes are still the caller's"
+	versionAnew            bug = "versions start anew after a deletion"
+	deletesAnyVersion      bug = "a deletion does not compare versions"
+	comparesThenWrites     bug = "comparing versions and writing are two steps"
+	ignoresWriteFence      bug = "fences of writes are not compared"
+	deletesData            bug = "a deletion leaves the fence"
+	keepsValues            bug = "values do not expire"
+	keepsFirstTTL          bug = "a write keeps the TTL of the one before"
+	waitsForTheNext        bug = "a wait for a change misses those before it"
+	wakesNobodyOfValues    bug = "a write wakes nobody"
+	hidesAwaitError        bug = "a cancelled wait for a change sees one"
+	trimsValueNames        bug = "names of values are trimmed"
+	keepsValuesWithLocks   bug = "values go when the lock of their name is released"
+	leavesAwait            bug = "Close leaves waits for a change alone"
+	countsByAnotherClock   bug = "windows go by a clock that stands still"
+	countsBackwards        bug = "steps of a call are carried out in reverse"
+	countsInTwoSteps       bug = "reading and counting are two steps"
+	trimsCounterNames      bug = "names of counters are trimmed"
+	countsClosed           bug = "counting goes on after Close"
 )
 
 type mutant struct {
@@ -149,6 +169,26 @@ var mutants = []mutant{
 	{breaksAnyFence, "break-fence"},
 	{hidesBreak, "break-told"},
 	{fenceAnewAfterBreak, "break-order"},
+	{emptyHasVersion, "value-read"},
+	{sharesData, "value-write"},
+	{versionAnew, "value-version"},
+	{deletesAnyVersion, "value-if"},
+	{comparesThenWrites, "value-race"},
+	{ignoresWriteFence, "value-fence"},
+	{deletesData, "value-delete"},
+	{keepsValues, "value-ttl"},
+	{keepsFirstTTL, "value-ttl"},
+	{waitsForTheNext, "value-await"},
+	{wakesNobodyOfValues, "value-await"},
+	{hidesAwaitError, "value-cancel"},
+	{trimsValueNames, "value-names"},
+	{keepsValuesWithLocks, "value-names"},
+	{leavesAwait, "value-close"},
+	{countsByAnotherClock, "count"},
+	{countsBackwards, "count-order"},
+	{countsInTwoSteps, "count-race"},
+	{trimsCounterNames, "count-names"},
+	{countsClosed, "count-close"},
 }
 
 // TestMutants runs every case on every broken engine. Each engine has to fail in the case

@@ -20,6 +20,10 @@ type toyStore struct {
 	mu    sync.Mutex
 	names map[string]*toyName
 	fence int64
+
+	values  map[string]*toyValue
+	version int64
+	counts  map[string][]byte
 }
 
 type toyName struct {
@@ -37,7 +41,10 @@ type toyShare struct {
 }
 
 func newToyStore(b bug) *toyStore {
-	return &toyStore{bug: b, clock: driver.MonotonicClock(), names: make(map[string]*toyName)}
+	return &toyStore{
+		bug: b, clock: driver.MonotonicClock(), names: make(map[string]*toyName),
+		values: make(map[string]*toyValue), counts: make(map[string][]byte),
+	}
 }
 
 func (s *toyStore) engine() *toyEngine {

@@ -23,6 +23,8 @@ type toyEngine struct {
 var _ interface {
 	driver.AsyncReleaser
 	driver.Inspector
+	driver.Values
+	driver.Counters
 } = (*toyEngine)(nil)
 
 func (e *toyEngine) Capabilities() driver.Capabilities {
