@@ -26,9 +26,10 @@ type Client struct {
 	buckets [64]bucket
 	waiters sync.Pool // of *waiter
 
-	renewer renewer
-	janitor janitor
-	async   driver.AsyncReleaser // nil where the engine cannot
+	renewer  renewer
+	janitor  janitor
+	counting counting
+	async    driver.AsyncReleaser // nil where the engine cannot
 
 	closed   atomic.Bool
 	closeOne sync.Once
@@ -62,7 +63,7 @@ func New(engine driver.Engine, cfg Config) (*Client, error) {
 	}
 	c.async, _ = engine.(driver.AsyncReleaser)
 	c.remote = c.caps.Expires && c.caps.Scope != driver.Process
-	c.renewer.client = c
+	c.renewer.client, c.counting.client = c, c
 	c.renewer.wake.Store(int64(forever))
 	c.renewer.ctx, c.renewer.cancel = context.WithCancel(context.Background())
 	c.janitor = newJanitor(c)
@@ -82,6 +83,7 @@ func (c *Client) Close() error {
 		c.janitor.halt()
 		c.dropWaiters()
 		c.releaseAll(c.renewer.close())
+		c.counting.close()
 		c.janitor.close()
 		if err := c.engine.Close(); err != nil {
 			c.closeErr = c.wrap("close", "", err)

@@ -117,6 +117,14 @@ func (l *Lease) check(op string) error {
 	return nil
 }
 
+// held returns the error of a call on a lease that has ended.
+func (l *Lease) held(op string) error {
+	b := l.claim.h.bucket
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return l.check(op)
+}
+
 // Upgrade turns the lease of an upgradeable reader into the exclusive lock: it waits until
 // all plain readers have left, which new ones are kept from joining meanwhile, and gives the
 // lease a new, larger fence. When it fails, the lease is still that of an upgradeable reader,

@@ -54,7 +54,8 @@ const (
 type Count struct {
 	Name string
 	Rule Rule
-	// N is how much to count. 0 looks, and changes nothing.
+	// N is how much to count; under [Raise] it is the total. Otherwise 0 looks, and changes
+	// nothing.
 	N int64
 	// Limit and Window, in whole milliseconds, are those of the rule; Burst that of [Pace],
 	// 1 to Limit.

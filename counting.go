@@ -1,0 +1,269 @@
+package holdfast
+
+import (
+	"context"
+	"errors"
+	"math/rand/v2"
+	"sync"
+	"time"
+
+	"github.com/holdfast-go/holdfast/driver"
+)
+
+const (
+	// maxSteps is how many steps go out in one call. Beyond that the call grows longer, not cheaper.
+	maxSteps = 128
+
+	// countTimeout bounds a call that several callers share, so that an engine that hangs
+	// does not hold up those who come later for ever. Each caller leaves when its own
+	// context ends.
+	countTimeout = 5 * time.Second
+)
+
+// counting sends the steps of counters, limiters and sequences. A lone step goes out at once
+// from the caller's goroutine. While a call is under way, those that come meanwhile gather
+// and go out together: many goroutines cost one round trip at a time.
+type counting struct {
+	client *Client
+
+	mu      sync.Mutex
+	busy    bool         // a call is under way
+	closed  bool         // nothing more goes out
+	waiting []*countStep // for the next call
+	senders sync.WaitGroup
+}
+
+type countStep struct {
+	driver.Count
+	answer driver.Counted
+	done   chan struct{}
+}
+
+// count carries out one step, which was checked.
+func (c *Client) count(ctx context.Context, op string, step driver.Count) (driver.Counted, error) {
+	if c.closed.Load() {
+		return driver.Counted{}, c.fail(op, step.Name, ErrClosed, nil)
+	}
+	if err := ctx.Err(); err != nil {
+		return driver.Counted{}, c.fail(op, step.Name, nil, err)
+	}
+	answer := c.counting.do(ctx, step)
+	if answer.Err != nil {
+		return answer, c.wrap(op, step.Name, answer.Err)
+	}
+	return answer, nil
+}
+
+func (g *counting) do(ctx context.Context, step driver.Count) driver.Counted {
+	g.mu.Lock()
+	if g.closed {
+		g.mu.Unlock()
+		return driver.Counted{Err: driver.Fail(driver.Closed, nil)}
+	}
+	if !g.busy {
+		g.busy = true
+		g.mu.Unlock()
+		answer := g.client.countNow(ctx, []driver.Count{step})[0]
+		g.next()
+		return answer
+	}
+	s := &countStep{Count: step, done: make(chan struct{})}
+	g.waiting = append(g.waiting, s)
+	g.mu.Unlock()
+	select {
+	case <-s.done:
+		return s.answer
+	case <-ctx.Done():
+		return driver.Counted{Err: g.leave(s, ctx.Err())}
+	}
+}
+
+// leave takes s out of those that wait. One that is on its way may count.
+func (g *counting) leave(s *countStep, why error) error {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	for i, other := range g.waiting {
+		if other == s {
+			g.waiting = append(g.waiting[:i], g.waiting[i+1:]...)
+			return driver.Fail(driver.Unavailable, why)
+		}
+	}
+	return &driver.Error{Kind: driver.Unavailable, Outcome: driver.Unknown, Err: why}
+}
+
+// next ends a call: what gathered meanwhile goes out from a goroutine of its own, which is
+// there only as long as there is more.
+func (g *counting) next() {
+	if batch := g.take(); batch != nil {
+		g.senders.Go(func() {
+			for ; batch != nil; batch = g.take() {
+				g.send(batch)
+			}
+		})
+	}
+}
+
+// take returns the steps for the next call, or nil when there are none; then nobody is busy
+// any more.
+func (g *counting) take() []*countStep {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	n := min(len(g.waiting), maxSteps)
+	if n == 0 {
+		g.busy = false
+		return nil
+	}
+	batch := append([]*countStep(nil), g.waiting[:n]...)
+	g.waiting = append(g.waiting[:0], g.waiting[n:]...)
+	return batch
+}
+
+func (g *counting) send(batch []*countStep) {
+	ctx, cancel := context.WithTimeout(g.client.renewer.ctx, countTimeout)
+	defer cancel()
+	steps, from := merge(batch)
+	answers := g.client.countNow(ctx, steps)
+	for i, s := range batch {
+		s.answer = answers[from[i]]
+	}
+	split(batch, from)
+	for _, s := range batch {
+		close(s.done)
+	}
+}
+
+// close ends the calls under way, whose context has ended by now, and those that wait.
+func (g *counting) close() {
+	g.mu.Lock()
+	g.closed = true
+	waiting := g.waiting
+	g.waiting = nil
+	g.mu.Unlock()
+	for _, s := range waiting {
+		s.answer.Err = driver.Fail(driver.Closed, nil)
+		close(s.done)
+	}
+	g.senders.Wait()
+}
+
+// merge makes one step of all that add to one total: they take a block of numbers together.
+// from says for each of the batch which step it is in.
+func merge(batch []*countStep) (steps []driver.Count, from []int) {
+	totals := map[string]int{}
+	for _, s := range batch {
+		at, merged := totals[s.Name]
+		if s.Rule == driver.Total && merged && steps[at].N <= driver.MaxTotal-s.N {
+			steps[at].N += s.N
+			from = append(from, at)
+			continue
+		}
+		if s.Rule == driver.Total {
+			totals[s.Name] = len(steps)
+		} else {
+			delete(totals, s.Name) // keeps its place between the steps before and after it
+		}
+		from = append(from, len(steps))
+		steps = append(steps, s.Count)
+	}
+	return steps, from
+}
+
+// split hands out what a merged step counted, in the order of the batch: the last one's
+// total is the whole step's.
+func split(batch []*countStep, from []int) {
+	after := map[int]int64{} // what was counted after this one in the same step
+	for i := len(batch) - 1; i >= 0; i-- {
+		s := batch[i]
+		if s.Rule == driver.Total && s.answer.Err == nil && !s.answer.Unproven {
+			s.answer.Total -= after[from[i]]
+			after[from[i]] += s.N
+		}
+	}
+}
+
+// countNow carries out steps on the engine, in the way that it has.
+func (c *Client) countNow(ctx context.Context, steps []driver.Count) []driver.Counted {
+	switch e := c.engine.(type) {
+	case driver.Counters:
+		return e.Count(ctx, steps)
+	case driver.Values:
+		return countByValues(ctx, e, steps)
+	}
+	answers := make([]driver.Counted, len(steps))
+	for i := range answers {
+		answers[i].Err = driver.Failf(driver.Unsupported, "%s cannot count", c.caps.Engine)
+	}
+	return answers
+}
+
+// countByValues counts on an engine that compares and stores: everything for one name in one
+// write, again from the start when another process was faster.
+func countByValues(ctx context.Context, values driver.Values, steps []driver.Count) []driver.Counted {
+	answers := make([]driver.Counted, len(steps))
+	done := make([]bool, len(steps))
+	for i := range steps {
+		if done[i] {
+			continue
+		}
+		var same []int
+		for k := i; k < len(steps); k++ {
+			if steps[k].Name == steps[i].Name {
+				same, done[k] = append(same, k), true
+			}
+		}
+		if err := countName(ctx, values, steps, same, answers); err != nil {
+			for _, k := range same {
+				answers[k] = driver.Counted{Err: err}
+			}
+		}
+	}
+	return answers
+}
+
+// countName carries out the steps of one name.
+func countName(ctx context.Context, values driver.Values, steps []driver.Count, same []int, answers []driver.Counted) error {
+	name := steps[same[0]].Name
+	now, err := values.ReadValue(ctx, name)
+	for tries := 0; err == nil; tries++ {
+		data, ttl := now.Data, now.TTL
+		for _, k := range same {
+			keep, lives, answer := steps[k].Apply(data, now.Now)
+			if answer.Err == nil {
+				data, ttl = keep, lives
+			}
+			answers[k] = answer
+		}
+		if string(data) == string(now.Data) {
+			return nil
+		}
+		w := driver.Write{Name: name, Data: data, Delete: data == nil, If: now.Version}
+		if ttl > 0 {
+			w.TTL = max(ttl.Truncate(time.Millisecond)+time.Millisecond, time.Millisecond) // not shorter
+		}
+		now, err = values.WriteValue(ctx, w)
+		if err == nil {
+			return nil
+		}
+		var d *driver.Error
+		if errors.As(err, &d) && d.Kind == driver.Stale {
+			err = pauseBriefly(ctx, tries)
+		}
+	}
+	return err
+}
+
+// pauseBriefly lets the one who was faster get on, the longer the more often that happened.
+func pauseBriefly(ctx context.Context, tries int) error {
+	longest := time.Duration(min(tries, 10)) * time.Millisecond
+	if longest == 0 {
+		return nil
+	}
+	timer := time.NewTimer(rand.N(longest))
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		return nil
+	case <-ctx.Done():
+		return driver.Fail(driver.Unavailable, ctx.Err())
+	}
+}

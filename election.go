@@ -1,0 +1,225 @@
+package holdfast
+
+import (
+	"bytes"
+	"context"
+	"iter"
+	"sync"
+	"time"
+
+	"github.com/holdfast-go/holdfast/driver"
+)
+
+// Election lets processes agree on one of them, the leader, and lets everybody see who that
+// is. It is a cheap handle and safe for concurrent use.
+//
+// A leader is the holder of a lock, and what is said of leases holds for terms: one that was
+// paused past the end of its term may believe in it for a moment when there is another
+// leader. What must not go wrong even then has to check [Term.Fence].
+type Election struct {
+	client *Client
+	lock   *Mutex
+	name   string
+	err    error
+}
+
+// Election returns the handle of the election of that name. The options are those of its
+// lock, which has the name "election:" followed by the election's: WithTTL is after how long
+// a leader that died is replaced.
+func (c *Client) Election(name string, opts ...Option) *Election {
+	e := &Election{client: c, name: "election:" + name}
+	if err := checkPrefixed(name, e.name); err != nil {
+		e.err = c.fail("election", name, ErrInvalid, err)
+	}
+	e.lock = c.Mutex(e.name, opts...)
+	if e.err == nil {
+		e.err = e.lock.h.err
+	}
+	return e
+}
+
+// Campaign waits until this process is the leader, or ctx ends, and has everybody see value,
+// at most MaxItem bytes: an address, for example. Only one goroutine of a process leads.
+func (e *Election) Campaign(ctx context.Context, value []byte) (*Term, error) {
+	if e.err != nil {
+		return nil, e.err
+	}
+	lease, err := e.lock.Lock(ctx)
+	if err != nil {
+		return nil, err
+	}
+	t := &Term{election: e, lease: lease, over: make(chan struct{})}
+	if err := t.announce(ctx, value); err != nil {
+		lease.Unlock() // what the caller has to know is that nobody sees this leader
+		return nil, err
+	}
+	go t.remind(lease.Context())
+	return t, nil
+}
+
+// Term is the time in which one process is the leader. It is safe for concurrent use.
+type Term struct {
+	election *Election
+	lease    *Lease
+	over     chan struct{} // closed when nothing is announced any more
+
+	mu    sync.Mutex
+	value []byte
+}
+
+// Context ends when the term does, as [Lease.Context] does: with cause ErrLost when
+// leadership was lost, before anybody else can be leader by the local clock.
+func (t *Term) Context() context.Context { return t.lease.Context() }
+
+// Fence is larger than that of every earlier term.
+func (t *Term) Fence() int64 { return t.lease.Fence() }
+
+// Value returns what is announced.
+func (t *Term) Value() []byte {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.value
+}
+
+// Announce has everybody see another value. It fails with ErrLost or ErrNotHeld when the term is over.
+func (t *Term) Announce(ctx context.Context, value []byte) error {
+	if err := t.lease.held("announce"); err != nil {
+		return err
+	}
+	return t.announce(ctx, value)
+}
+
+// announce stores the value for as long as a lease lives. The fence keeps an older term from
+// writing over it.
+func (t *Term) announce(ctx context.Context, value []byte) error {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	e := t.election
+	_, err := e.client.writeValue(ctx, "announce", driver.Write{
+		Name: e.name, Data: value, TTL: e.lock.h.ttl, If: driver.AnyVersion, Fence: t.lease.Fence(),
+	})
+	if err == nil {
+		t.value = bytes.Clone(value)
+	}
+	return err
+}
+
+// remind announces the value again before it runs out, until the term is over.
+func (t *Term) remind(ctx context.Context) {
+	defer close(t.over)
+	for sleep(ctx, t.election.lock.h.ttl/3) == nil {
+		attempt, cancel := context.WithTimeout(ctx, t.election.lock.h.ttl/3)
+		t.announce(attempt, t.Value()) // a failure is made good by the next one
+		cancel()
+	}
+}
+
+// Resign ends the term and lets the next one lead, as [Lease.Unlock] does. Everybody sees
+// that there is no leader first.
+func (t *Term) Resign() error {
+	e := t.election
+	ctx, cancel := context.WithTimeout(context.Background(), e.client.cfg.ReleaseTimeout)
+	defer cancel()
+	if err := t.lease.held("resign"); err != nil {
+		return err
+	}
+	t.mu.Lock() // nothing is announced meanwhile
+	// Where this fails the value runs out by itself.
+	e.client.writeValue(ctx, "resign", driver.Write{Name: e.name, Delete: true, If: driver.AnyVersion, Fence: t.lease.Fence()})
+	err := t.lease.Unlock()
+	t.mu.Unlock()
+	<-t.over
+	return err
+}
+
+// Leader is what everybody sees of a term. The zero Leader says that there is none.
+type Leader struct {
+	Value []byte
+	// Fence is the term's, 0 where there is no leader.
+	Fence int64
+}
+
+// Leader returns who leads, as announced. It is out of date when it arrives: a leader is seen
+// for up to its TTL after it died.
+func (e *Election) Leader(ctx context.Context) (Leader, error) {
+	if e.err != nil {
+		return Leader{}, e.err
+	}
+	v, err := e.client.readValue(ctx, "leader", e.name)
+	return leaderOf(v), err
+}
+
+func leaderOf(v driver.Value) Leader { return Leader{v.Data, v.Fence} }
+
+func (l Leader) same(other Leader) bool {
+	return l.Fence == other.Fence && string(l.Value) == string(other.Value)
+}
+
+// Observe yields who leads, and again whenever that changes, until ctx ends or the loop does.
+// It may miss leaders in between. When the engine does not answer it yields the error, and
+// goes on.
+func (e *Election) Observe(ctx context.Context) iter.Seq2[Leader, error] {
+	return func(yield func(Leader, error) bool) {
+		if e.err != nil {
+			yield(Leader{}, e.err)
+			return
+		}
+		v, err := e.client.readValue(ctx, "observe", e.name)
+		last, failures := Leader{Fence: -1}, 0
+		for ctx.Err() == nil {
+			now := leaderOf(v)
+			switch {
+			case err != nil:
+				failures++
+				if !yield(Leader{}, err) || e.client.closed.Load() {
+					return
+				}
+				if sleep(ctx, min(time.Second, time.Duration(failures)*50*time.Millisecond)) != nil {
+					return
+				}
+			case !now.same(last):
+				last, failures = now, 0
+				if !yield(now, nil) {
+					return
+				}
+			default:
+				failures = 0
+			}
+			if err != nil {
+				v, err = e.client.readValue(ctx, "observe", e.name)
+			} else {
+				v, err = e.client.awaitValue(ctx, "observe", e.name, v.Version)
+			}
+		}
+	}
+}
+
+// Lead campaigns again and again and runs work whenever this process is the leader, until
+// work returns nil or ctx ends. work's context ends with the term; after a term that was lost
+// the next campaign begins when work has returned.
+func (e *Election) Lead(ctx context.Context, value []byte, work func(ctx context.Context, t *Term) error) error {
+	for {
+		t, err := e.Campaign(ctx, value)
+		if err != nil {
+			return err
+		}
+		err = t.run(ctx, work)
+		lost := t.lease.held("lead") != nil
+		t.Resign() // where it cannot be given back it runs out
+		switch {
+		case ctx.Err() != nil:
+			return e.client.fail("lead", e.name, nil, ctx.Err())
+		case err == nil || !lost:
+			return err
+		}
+	}
+}
+
+// run runs work within the term and ctx.
+func (t *Term) run(ctx context.Context, work func(context.Context, *Term) error) error {
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	held := t.Context()
+	defer context.AfterFunc(held, func() { cancel(context.Cause(held)) })()
+	return work(ctx, t)
+}
