@@ -1,5 +1,7 @@
 package holdfast
 
+import "runtime"
+
 // LocalWaitersForTest returns how many goroutines wait in the local queue of name.
 func LocalWaitersForTest(c *Client, name string) int {
 	b := c.bucket(name)
@@ -20,4 +22,17 @@ func NamesForTest(c *Client) (n int) {
 		b.mu.Unlock()
 	}
 	return n
+}
+
+// AwaitCountingForTest waits until n steps wait for the call under way.
+func AwaitCountingForTest(c *Client, n int) {
+	for {
+		c.counting.mu.Lock()
+		got := len(c.counting.waiting)
+		c.counting.mu.Unlock()
+		if got == n {
+			return
+		}
+		runtime.Gosched()
+	}
 }

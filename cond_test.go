@@ -1,0 +1,150 @@
+package holdfast_test
+
+import (
+	"context"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/holdfast-go/holdfast"
+	"github.com/holdfast-go/holdfast/memlock"
+)
+
+// condWait takes m and waits for a pulse; the answer is nil once it was woken.
+func condWait(ctx context.Context, t *testing.T, m *holdfast.Mutex) <-chan error {
+	t.Helper()
+	l := mustLock(t, m)
+	over := make(chan error, 1)
+	go func() {
+		l, err := m.Cond("c").Wait(ctx, l)
+		if err == nil {
+			err = l.Unlock()
+		}
+		over <- err
+	}()
+	return over
+}
+
+// A pulse of whoever gets the lock right after the waiter gave it back arrives, though every write
+// for the condition takes its time.
+func TestCondPulseBetweenReleaseAndSleep(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		store, a, b := twoClients(t, holdfast.Config{})
+		store.Inject(func(call memlock.Call) (f memlock.Fault) {
+			if call.Op == memlock.OpWrite && strings.HasPrefix(call.Name, "cond:") {
+				f.Delay = time.Second
+			}
+			return f
+		})
+		woken := condWait(t.Context(), t, a.Mutex("x"))
+		m := b.Mutex("x")
+		l := mustLock(t, m)
+		if err := m.Cond("c").Signal(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		mustUnlock(t, l)
+		if err := <-woken; err != nil {
+			t.Error(err)
+		}
+	})
+}
+
+// A waiter that leaves and is pulsed before it is off the list passes the pulse on.
+func TestCondCancelledWhilePulsed(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		store, a, b := twoClients(t, holdfast.Config{})
+		ctx, cancel := context.WithCancel(t.Context())
+		leaves := condWait(ctx, t, a.Mutex("x"))
+		synctest.Wait()
+		stays := condWait(t.Context(), t, b.Mutex("x"))
+		synctest.Wait()
+		writes := 0
+		store.Inject(func(call memlock.Call) (f memlock.Fault) {
+			if call.Op == memlock.OpWrite {
+				if writes++; writes == 1 { // of the one who leaves
+					f.Delay = time.Second
+				}
+			}
+			return f
+		})
+		cancel()
+		synctest.Wait()
+		if err := b.Mutex("x").Cond("c").Signal(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		want(t, <-leaves, context.Canceled, holdfast.ErrHeld)
+		if err := <-stays; err != nil {
+			t.Error(err)
+		}
+	})
+}
+
+// A waiter that is pulsed and cannot have the lock before its context ends passes the pulse on.
+func TestCondPulsedWithoutLock(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		_, a, b := twoClients(t, holdfast.Config{})
+		ctx, cancel := context.WithCancel(t.Context())
+		leaves := condWait(ctx, t, a.Mutex("x"))
+		synctest.Wait()
+		stays := condWait(t.Context(), t, b.Mutex("x"))
+		synctest.Wait()
+		m := b.Mutex("x")
+		l := mustLock(t, m)
+		if err := m.Cond("c").Signal(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		synctest.Wait() // it waits for the lock now
+		cancel()
+		want(t, <-leaves, context.Canceled)
+		mustUnlock(t, l)
+		if err := <-stays; err != nil {
+			t.Error(err)
+		}
+	})
+}
+
+// A waiter that waits for long is still there, and one that died is not.
+func TestCondPatience(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		store, a, b := twoClients(t, holdfast.Config{})
+		died := condWait(t.Context(), t, a.Mutex("x"))
+		synctest.Wait()
+		store.Inject(func(call memlock.Call) (f memlock.Fault) { // the first one cannot say that it lives
+			if call.Op == memlock.OpWrite || call.Op == memlock.OpRead {
+				f.Refuse = context.DeadlineExceeded
+			}
+			return f
+		})
+		time.Sleep(15 * time.Second)
+		want(t, <-died, holdfast.ErrUnavailable)
+		store.Inject(nil)
+		stays := condWait(t.Context(), t, b.Mutex("x"))
+		time.Sleep(5 * time.Minute)
+		m := b.Mutex("x")
+		l := mustLock(t, m)
+		if err := m.Cond("c").Signal(t.Context()); err != nil { // to the second: the first is dead
+			t.Fatal(err)
+		}
+		mustUnlock(t, l)
+		if err := <-stays; err != nil {
+			t.Error(err)
+		}
+	})
+}
+
+func TestCondWrongLease(t *testing.T) {
+	c := newClient(t, holdfast.Config{})
+	m, other := c.Mutex("x"), mustLock(t, c.Mutex("y"))
+	_, err := m.Cond("c").Wait(t.Context(), other)
+	want(t, err, holdfast.ErrInvalid)
+	_, err = m.Cond("c").Wait(t.Context(), nil)
+	want(t, err, holdfast.ErrInvalid)
+	mustUnlock(t, other)
+	l := mustLock(t, m)
+	mustUnlock(t, l)
+	_, err = m.Cond("c").Wait(t.Context(), l)
+	want(t, err, holdfast.ErrNotHeld)
+	want(t, m.Cond("").Signal(t.Context()), holdfast.ErrInvalid)
+	want(t, m.Cond(strings.Repeat("x", 510)).Broadcast(t.Context()), holdfast.ErrInvalid)
+}
