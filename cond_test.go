@@ -16,6 +16,8 @@ func condWait(ctx context.Context, t *testing.T, m *holdfast.Mutex) <-chan error
 	t.Helper()
 	l := mustLock(t, m)
 	over := make(chan error, 1)
+	ctx, cancel := context.WithTimeout(ctx, time.Hour) // a pulse that was lost ends the test
+	t.Cleanup(cancel)
 	go func() {
 		l, err := m.Cond("c").Wait(ctx, l)
 		if err == nil {
@@ -121,6 +123,9 @@ func TestCondPatience(t *testing.T) {
 		store.Inject(nil)
 		stays := condWait(t.Context(), t, b.Mutex("x"))
 		time.Sleep(5 * time.Minute)
+		if len(stays) > 0 {
+			t.Errorf("a waiter was woken without a pulse: %v", <-stays)
+		}
 		m := b.Mutex("x")
 		l := mustLock(t, m)
 		if err := m.Cond("c").Signal(t.Context()); err != nil { // to the second: the first is dead
