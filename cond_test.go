@@ -124,7 +124,7 @@ func TestCondPatience(t *testing.T) {
 		stays := condWait(t.Context(), t, b.Mutex("x"))
 		time.Sleep(5 * time.Minute)
 		if len(stays) > 0 {
-			t.Errorf("a waiter was woken without a pulse: %v", <-stays)
+			t.Fatalf("a waiter was woken without a pulse: %v", <-stays)
 		}
 		m := b.Mutex("x")
 		l := mustLock(t, m)
