@@ -46,6 +46,7 @@ type Engine struct {
 	remapping atomic.Bool // it is being asked in the background
 
 	waiters waiters
+	watches watches
 
 	closed  atomic.Bool
 	closing chan struct{}   // closed by Close
@@ -61,6 +62,8 @@ var _ interface {
 	driver.Inspector
 	driver.Diagnoser
 	driver.Initializer
+	driver.Values
+	driver.Counters
 } = (*Engine)(nil)
 
 // New returns an engine on a client that the caller keeps open for as long as the engine is
@@ -106,6 +109,7 @@ func New(client redis.UniversalClient, cfg Config) (*Engine, error) {
 	e.single = *e.newLayout("")
 	e.nowhere = &combiner{engine: e}
 	e.waiters.init(e)
+	e.watches.init(e)
 	e.caps = capabilitiesOf(e.cfg, strings.Join(instance, ","))
 	return e, nil
 }

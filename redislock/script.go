@@ -22,6 +22,10 @@ var (
 	queueLua string
 	//go:embed lua/slow.lua
 	slowLua string
+	//go:embed lua/value.lua
+	valueLua string
+	//go:embed lua/count.lua
+	countLua string
 	//go:embed lua/inspect.lua
 	inspectLua string
 	//go:embed lua/trial.lua
@@ -33,6 +37,8 @@ var (
 	// returns early where nobody stood in anybody's way.
 	lockScript   = onFirstUse(gateLua, lockLua, groupLua, queueLua, slowLua)
 	singleScript = onFirstUse(singleLua)
+	valueScript  = onFirstUse(gateLua, valueLua)
+	countScript  = onFirstUse(gateLua, countLua)
 
 	inspectScript = sync.OnceValue(func() *redis.Script { return redis.NewScript(inspectLua) })
 	trialScript   = sync.OnceValue(func() *redis.Script { return redis.NewScript(trialLua) })
