@@ -73,6 +73,7 @@ type Engine struct {
 	clock  driver.Clock
 	books  books
 	inbox  waiters
+	values values
 
 	member  atomic.Pointer[member]
 	joining sync.Mutex // orders replacements of member
@@ -86,6 +87,7 @@ type Engine struct {
 var _ interface {
 	driver.Engine
 	driver.Inspector
+	driver.Values
 } = (*Engine)(nil)
 
 // Open returns an engine on folder, which is made if it is missing. The folder must be on a
@@ -110,6 +112,7 @@ func Open(folder string, cfg Config) (*Engine, error) {
 	}
 	e.books = books{mode: cfg.Mode, folder: e.path("names"), open: make(map[string]*book)}
 	e.inbox.wake = make(map[driver.Token]chan struct{})
+	e.values.turn = make(chan struct{}, 1)
 	m, err := e.join()
 	if err != nil {
 		return nil, err
@@ -203,6 +206,7 @@ func (e *Engine) Close() error {
 	e.mu.Unlock()
 	e.calls.Wait()
 	e.books.close()
+	e.values.close()
 	for _, m := range append(e.former, e.member.Load()) {
 		m.leave()
 	}
