@@ -71,6 +71,10 @@ type Term struct {
 // leadership was lost, before anybody else can be leader by the local clock.
 func (t *Term) Context() context.Context { return t.lease.Context() }
 
+// Lease returns the lease that the term is. Resign ends it in an orderly way; Unlock leaves
+// its value to be seen for up to its TTL.
+func (t *Term) Lease() *Lease { return t.lease }
+
 // Fence is larger than that of every earlier term.
 func (t *Term) Fence() int64 { return t.lease.Fence() }
 

@@ -69,6 +69,10 @@ signal n. run otherwise exits with the code of its command.`,
 	flags.BoolVarP(&a.verbose, "verbose", "v", false, "say on stderr what is being done")
 	root.AddCommand(
 		a.runCommand(),
+		a.electCommand(),
+		a.seqCommand(),
+		a.limitCommand(),
+		a.itemCommand(),
 		a.lsCommand(),
 		a.showCommand(),
 		a.breakCommand(),
