@@ -100,6 +100,20 @@ func Pace(limit int64, window time.Duration, burst int64) Rate {
 	return Rate{driver.Pace, limit, burst, window}
 }
 
+// Limit is how much the rate lets pass in a Window.
+func (r Rate) Limit() int64 { return r.limit }
+
+// Window is the time that Limit is for.
+func (r Rate) Window() time.Duration { return r.window }
+
+// AtOnce is the most that the rate ever lets pass in one moment.
+func (r Rate) AtOnce() int64 {
+	if r.rule == driver.Pace {
+		return r.burst
+	}
+	return r.limit
+}
+
 // String returns the rate in words.
 func (r Rate) String() string {
 	text := fmt.Sprintf("%v, %d in %v", r.rule, r.limit, r.window)
