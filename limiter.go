@@ -91,6 +91,9 @@ func (l *Limiter) Wait(ctx context.Context, n int64) error {
 	}
 }
 
+// Err returns what is wrong with the limiter's name or rate, nil where nothing is.
+func (l *Limiter) Err() error { return l.err }
+
 // Rate returns the limiter's rate.
 func (l *Limiter) Rate() Rate {
 	return Rate{l.step.Rule, l.step.Limit, l.step.Burst, l.step.Window}

@@ -62,8 +62,8 @@ func Middleware(c *holdfast.Client, cfg Config) (func(http.Handler) http.Handler
 	if cfg.Key == nil {
 		wrong = append(wrong, errors.New("Key is nil: say on whose account a request goes"))
 	}
-	if cfg.Rate.Limit() == 0 {
-		wrong = append(wrong, errors.New("Rate is empty: make one with holdfast.FixedWindow, SlidingWindow or Pace"))
+	if c != nil {
+		wrong = append(wrong, c.Limiter("rate", cfg.Rate).Err())
 	}
 	for _, b := range []byte(cfg.Policy) {
 		if b < ' ' || b > '~' || b == '"' || b == '\\' {
@@ -71,8 +71,8 @@ func Middleware(c *holdfast.Client, cfg Config) (func(http.Handler) http.Handler
 			break
 		}
 	}
-	if len(wrong) > 0 {
-		return nil, &holdfast.Error{Op: "httplimit", Kind: holdfast.ErrInvalid, Outcome: holdfast.NotApplied, Err: errors.Join(wrong...)}
+	if err := errors.Join(wrong...); err != nil {
+		return nil, &holdfast.Error{Op: "httplimit", Kind: holdfast.ErrInvalid, Outcome: holdfast.NotApplied, Err: err}
 	}
 	policy := fmt.Sprintf("%q;q=%d;w=%d", cfg.Policy, cfg.Rate.Limit(), seconds(cfg.Rate.Window()))
 	return func(next http.Handler) http.Handler {

@@ -119,10 +119,17 @@ func TestBadInput(t *testing.T) {
 	_, c := client(t)
 	rate := holdfast.Pace(1, time.Second, 1)
 	for what, make := range map[string]func() error{
-		"no key":    func() error { _, err := httplimit.Middleware(c, httplimit.Config{Rate: rate}); return err },
-		"no rate":   func() error { _, err := httplimit.Middleware(c, httplimit.Config{Key: user}); return err },
+		"no key":  func() error { _, err := httplimit.Middleware(c, httplimit.Config{Rate: rate}); return err },
+		"no rate": func() error { _, err := httplimit.Middleware(c, httplimit.Config{Key: user}); return err },
+		"bad rate": func() error {
+			_, err := httplimit.Middleware(c, httplimit.Config{Key: user, Rate: holdfast.Pace(5, time.Second, 6)})
+			return err
+		},
 		"no client": func() error { _, err := httplimit.Middleware(nil, httplimit.Config{Key: user, Rate: rate}); return err },
-		"policy":    func() error { _, err := httplimit.Middleware(c, httplimit.Config{Key: user, Rate: rate, Policy: "a\"b"}); return err },
+		"policy": func() error {
+			_, err := httplimit.Middleware(c, httplimit.Config{Key: user, Rate: rate, Policy: "a\"b"})
+			return err
+		},
 	} {
 		if err := make(); !errors.Is(err, holdfast.ErrInvalid) {
 			t.Errorf("%s: %v", what, err)
