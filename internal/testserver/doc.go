@@ -3,7 +3,8 @@
 //
 // # What it starts
 //
-//   - [Redis]: one redis-server, with passwords, users, TLS, a log on disk or a master to follow.
+//   - [Redis]: one redis-server, with passwords, users, TLS, a log on disk, a master to follow, or
+//     a clock of its own.
 //   - [Sentinel]: a master, replicas and sentinels.
 //   - [Cluster]: a Redis Cluster, with or without replicas.
 //   - [Proxy]: a network between clients and any server, to be frozen, cut or made to lose

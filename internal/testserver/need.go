@@ -10,6 +10,7 @@ import (
 // installs the same ones.
 var packages = map[string]string{
 	"redis-server": "redis-server",
+	"gcc":          "build-essential", // with what it links
 }
 
 // Need returns the path of a program. Where it is not installed the test is skipped, or fails

@@ -21,8 +21,9 @@ const patience = 20 * time.Second
 type process struct {
 	program string
 	args    []string
-	folder  string // its working directory
-	log     string // path of the file that gets its output, over all starts
+	folder  string   // its working directory
+	env     []string // beside that of this process
+	log     string   // path of the file that gets its output, over all starts
 
 	mu     sync.Mutex
 	cmd    *exec.Cmd     // of the last start, nil before the first
@@ -48,6 +49,7 @@ func (p *process) start() error {
 	}
 	cmd := exec.Command(p.program, p.args...)
 	cmd.Dir, cmd.Stdout, cmd.Stderr = p.folder, out, out
+	cmd.Env = append(os.Environ(), p.env...)
 	cmd.SysProcAttr = childAttributes()
 	started := make(chan error)
 	spawner() <- func() { started <- cmd.Start() }

@@ -32,6 +32,8 @@ type RedisOptions struct {
 	ReplicaOf string
 	// Config are further lines of the configuration file, as "maxmemory 1mb".
 	Config []string
+	// OwnClock gives the server a wall clock that SetClock moves. It needs Linux and gcc.
+	OwnClock bool
 }
 
 // TLSOptions says what certificate a server shows and demands.
@@ -63,6 +65,7 @@ type RedisServer struct {
 	release  func() // of the ports
 	folder   string
 	proc     *process
+	clock    *clock      // nil where it is the machine's
 	ca       *CA         // nil without TLS
 	security *tls.Config // for this package's own exchanges, nil without TLS
 }
@@ -85,6 +88,10 @@ func newRedis(t testing.TB, options RedisOptions) *RedisServer {
 		args:    []string{s.path("redis.conf")},
 		folder:  s.path("data"),
 		log:     s.path("log"),
+	}
+	if options.OwnClock {
+		s.clock = newClock(t, s.folder)
+		s.proc.env = s.clock.env
 	}
 	s.prepareTLS()
 	return s
@@ -300,6 +307,19 @@ func (s *RedisServer) signal(send func(*os.Process) error) {
 	if err := send(proc); err != nil {
 		s.t.Fatalf("signal to the redis-server on port %d: %v", s.port, err)
 	}
+}
+
+// SetClock sets by how much the server's wall clock is ahead of the machine's; less than nothing
+// is behind. It steps there at once, frozen or not, and a server that is down starts with it.
+// The clocks by which programs measure time that passes do not step: as when an operator sets
+// a clock. Steps forward also age what a master last heard of its replicas; beyond repl-timeout,
+// 60 s, it drops them. The server needs OwnClock; without it the test ends.
+func (s *RedisServer) SetClock(ahead time.Duration) {
+	s.t.Helper()
+	if s.clock == nil {
+		s.t.Fatalf("the redis-server on port %d has no clock of its own: start it with OwnClock", s.port)
+	}
+	s.clock.set(ahead)
 }
 
 // Kill ends the server at once, as a crash does, and returns when it is gone.

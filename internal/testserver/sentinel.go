@@ -28,6 +28,9 @@ type SentinelOptions struct {
 	// Config are further lines of the configuration file of master and replicas, as
 	// "min-replicas-to-write 1".
 	Config []string
+	// OwnClocks gives master and replicas a wall clock each, see RedisOptions.OwnClock. Those
+	// of the sentinels are the machine's.
+	OwnClocks bool
 }
 
 // SentinelSet is a master with replicas, watched by sentinels, for one test. Everyone in it
@@ -67,7 +70,7 @@ func Sentinel(t testing.TB, options SentinelOptions) *SentinelSet {
 // addNode starts a server and its proxy: a master if it is the first, else a replica.
 func (s *SentinelSet) addNode() {
 	s.t.Helper()
-	n := newRedis(s.t, RedisOptions{Password: s.options.Password})
+	n := newRedis(s.t, RedisOptions{Password: s.options.Password, OwnClock: s.options.OwnClocks})
 	p := Proxy(s.t, "") // of a server that has no port yet
 	p.Mark("PSYNC")     // replicas, as opposed to clients and sentinels
 	n.options.Config = append([]string{
