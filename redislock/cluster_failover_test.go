@@ -142,7 +142,7 @@ func TestClusterFailoverContended(t *testing.T) {
 	const slot = 400
 	seen := &watch{clock: driver.BootClock()}
 	stop := make(chan struct{})
-	all := x.contend(seen, slotNames()[slot], time.Second, stop, x.quick(cfg), x.quick(cfg))
+	all := contend(t, seen, slotNames()[slot], time.Second, stop, x.quick(cfg), x.quick(cfg))
 	granted := func() {
 		t.Helper()
 		from := seen.grants.Load()

@@ -150,7 +150,7 @@ func (w *watch) returned(fence int64) {
 
 // contend has the engines take and give back a lock, by waiting and by trying, until stop is
 // closed. What fails fails for lack of a server.
-func (x *onCluster) contend(w *watch, name string, ttl time.Duration, stop <-chan struct{}, engines ...*redislock.Engine) *sync.WaitGroup {
+func contend(t *testing.T, w *watch, name string, ttl time.Duration, stop <-chan struct{}, engines ...*redislock.Engine) *sync.WaitGroup {
 	var all sync.WaitGroup
 	for i := range 3 * len(engines) {
 		e := engines[i%len(engines)]
@@ -168,19 +168,19 @@ func (x *onCluster) contend(w *watch, name string, ttl time.Duration, stop <-cha
 				cancel()
 				if err != nil {
 					if kind, _ := kindOf(err); kind != driver.Held && kind != driver.Unavailable {
-						x.Errorf("Acquire: %v", err)
+						t.Errorf("Acquire: %v", err)
 					}
 					time.Sleep(time.Millisecond)
 					continue
 				}
-				w.granted(x.T, g, ttl)
+				w.granted(t, g, ttl)
 				time.Sleep(time.Duration(rand.IntN(2000)) * time.Microsecond)
 				w.returned(g.Fence)
 				ctx, cancel = bounded()
 				err = e.Release(ctx, req.Claim(g))
 				cancel()
 				if kind, _ := kindOf(err); err != nil && kind != driver.NotHeld && kind != driver.Unavailable {
-					x.Errorf("Release: %v", err)
+					t.Errorf("Release: %v", err)
 				}
 			}
 		})
@@ -198,7 +198,7 @@ func TestClusterMoveSlotContended(t *testing.T) {
 		w := &watch{clock: driver.BootClock()}
 		stop := make(chan struct{})
 		name := slotNames()[slot] + cfg.Safety.String()
-		all := x.contend(w, name, 500*time.Millisecond, stop, x.engine(cfg), x.engine(cfg))
+		all := contend(t, w, name, 500*time.Millisecond, stop, x.engine(cfg), x.engine(cfg))
 		grants := func(n int64) {
 			t.Helper()
 			from := w.grants.Load()
