@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/holdfast-go/holdfast/driver"
+	"github.com/holdfast-go/holdfast/redislock/internal/protocol"
 )
 
 // batch is a sender's workplace: the requests of one turn, and the arguments of their calls.
@@ -158,13 +159,22 @@ func (c *combiner) deliver(requests []*request, reply []string, err error) {
 		}
 		return
 	}
+	var cutOff []*request
 	for _, r := range requests {
 		var word, payload string
 		word, words, _ = strings.Cut(words, " ")
 		if hasPayload(word) && len(payloads) > 0 {
 			payload, payloads = payloads[0], payloads[1:]
 		}
+		if word == "n" && !r.again {
+			r.again = true
+			cutOff = append(cutOff, r)
+			continue
+		}
 		r.finish(word, payload, nil)
+	}
+	if len(cutOff) > 0 {
+		c.hearReplicas(cutOff)
 	}
 }
 
@@ -181,23 +191,58 @@ func (c *combiner) fail(requests []*request, err error, failure *driver.Error) {
 // oneByOne makes the requests again of a call that the server refused to begin with, because
 // the key of one of them is beyond the rights of the user: the others must not suffer.
 func (c *combiner) oneByOne(requests []*request) {
+	for i := range requests {
+		c.anew(requests[i : i+1])
+	}
+}
+
+// anew makes requests again, in one call. Their keys are all in one slot where that matters.
+func (c *combiner) anew(requests []*request) {
 	e := c.engine
-	var b batch
+	b := batch{now: e.wall().UnixMicro()}
 	c.mu.Lock()
 	b.known = c.known()
 	c.mu.Unlock()
 	f := b.frame(0)
-	for i := range requests {
-		one := requests[i : i+1]
-		l := &e.single
-		if c.slotted {
-			l = e.layoutOf(slotOf(one[0].key))
-		}
-		b.now = e.wall().UnixMicro()
-		f.encode(&b, c, one, l)
-		reply, err := f.call.send(e.life, c.node, lockScript(), f.args)
-		c.deliver(one, reply, err)
+	f.encode(&b, c, requests, c.layoutOf(requests[0]))
+	reply, err := f.call.send(e.life, c.node, lockScript(), f.args)
+	c.deliver(requests, reply, err)
+}
+
+// layoutOf returns the names that a request shares with others.
+func (c *combiner) layoutOf(r *request) *layout {
+	if !c.slotted {
+		return &c.engine.single
 	}
+	return c.engine.layoutOf(slotOf(r.key))
+}
+
+// hearing is how long a call waits for replicas to acknowledge. They answer at once when they
+// are asked; a master that is cut off does not keep callers waiting for longer.
+const hearing = 500 * time.Millisecond
+
+// hearReplicas makes the requests of one call again, once, that a master refused because too
+// few replicas acknowledge. It says so although all is well when nobody has used it for a
+// while: the gate has only now written what they are to acknowledge, which they do by
+// themselves once a second. Here they are asked to. Nothing was done for these requests, so
+// they may go out a second time.
+func (c *combiner) hearReplicas(requests []*request) {
+	e := c.engine
+	limit := hearing
+	if most := c.node.Options().ReadTimeout; most > 0 {
+		limit = min(limit, most/2)
+	}
+	pipe := c.node.Pipeline()
+	// WAIT is about what its own connection has written.
+	pipe.PExpire(e.life, c.layoutOf(requests[0]).poke, e.cfg.MaxLag+time.Second)
+	pipe.Do(e.life, "WAIT", protocol.Majority(e.cfg.DataNodes), max(1, limit.Milliseconds()))
+	if _, err := pipe.Exec(e.life); err != nil {
+		failure := e.classify(err)
+		failure.Outcome = driver.NotApplied
+		c.fail(requests, err, failure)
+		return
+	}
+	c.anew(requests)
 }
 
 // open checks the first words of a reply, which are about the call as a whole.
@@ -235,12 +280,13 @@ func hasPayload(word string) bool {
 
 // layout names the keys and the channel that the requests of one slot share.
 type layout struct {
-	tag, epoch, fence, inbox string
+	tag, epoch, fence, poke, inbox string
 }
 
 func (e *Engine) newLayout(tag string) *layout {
 	return &layout{
 		tag: tag, epoch: companions + "epoch" + tag, fence: companions + "fence" + tag,
+		poke:  companions + "poke" + tag,
 		inbox: companions + "in:" + tag + e.id,
 	}
 }

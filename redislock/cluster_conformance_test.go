@@ -64,7 +64,7 @@ func (x *onCluster) settle(cfg redislock.Config) {
 	for range 256 {
 		all.Go(func() {
 			for name := range work {
-				req := ask(name, time.Second)
+				req := ask(name, cfg.MaxTTL)
 				g, err := e.Acquire(ctx, req)
 				if err == nil {
 					err = e.Release(ctx, req.Claim(g))

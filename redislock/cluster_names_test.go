@@ -53,7 +53,11 @@ func TestClusterBracedNames(t *testing.T) {
 				t.Errorf("%q: %d of its keys are in its slot, of %v", name, about, reply)
 			}
 			x.release(a, shared)
-			held = append(held, w.granted())
+			claim := w.granted()
+			if err := b.Renew(t.Context(), []driver.Claim{claim})[0]; err != nil { // what was pushed is short
+				t.Fatal(err)
+			}
+			held = append(held, claim)
 		}
 		ctx, cancel := bounded()
 		infos, err := a.List(ctx, "", 1000)

@@ -90,8 +90,8 @@ type Config struct {
 	// deployment. MinTTL to 24 h; default 30 s with those levels, 24 h with SingleProcess.
 	MaxTTL time.Duration
 
-	// MaxLag is how old the last acknowledgement of a replica may be, in whole seconds: the
-	// server counts in those. The same for all clients. 1 s to 60 s; default 3 s.
+	// MaxLag is how old may be what a replica acknowledged last, in whole seconds, and one more
+	// that it takes replicas to do so by themselves. The same for all clients. 1 s to 60 s; default 3 s.
 	MaxLag time.Duration
 
 	// Timeout bounds the exchange of one call with a server, for clients that Open makes.

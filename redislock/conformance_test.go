@@ -19,6 +19,7 @@ var prefixes atomic.Int64
 func prefix() string { return fmt.Sprintf("test%d:", prefixes.Add(1)) }
 
 func TestConformanceStandalone(t *testing.T) {
+	t.Parallel()
 	server := testserver.Redis(t, testserver.RedisOptions{})
 	drivertest.Run(t, drivertest.Harness{
 		New: func(t drivertest.T) drivertest.Store { return standaloneStore(t, server) },

@@ -162,7 +162,7 @@ func replicasOf(s *server) []replica {
 	}
 }
 
-// replicas reports who follows the master, as the gate counts them.
+// replicas reports who follows the master, as far as the server tells: see lua/gate.lua.
 func (x *exam) replicas(s *server, settings map[string]string) {
 	if s.replicas() < 0 {
 		if s.role != "replica" {

@@ -118,6 +118,9 @@ func (e *Engine) ACL(user string) string {
 	if e.cfg.Safety != SingleProcess {
 		commands += " +info"
 	}
+	if e.cfg.Safety == PartitionSafe {
+		commands += " +wait"
+	}
 	if e.cluster != nil {
 		commands += " +cluster|slots +cluster|shards +command"
 	}

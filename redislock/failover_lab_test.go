@@ -8,6 +8,7 @@ import (
 	"strings"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/holdfast-go/holdfast/internal/testserver"
 	"github.com/holdfast-go/holdfast/redislock"
@@ -98,17 +99,37 @@ func (d *deployment) followed(node, replicas int) {
 // synced returns when so many replicas have what was written to a node.
 func (d *deployment) synced(node, replicas int) {
 	d.Helper()
-	c, err := d.nodes[node].Dial()
+	acknowledged(d.T, d.nodes[node], replicas)
+}
+
+// acknowledged returns when so many replicas have what was written to a master, and it knows.
+func acknowledged(t *testing.T, master *testserver.RedisServer, replicas int) {
+	t.Helper()
+	c, err := master.Dial()
 	if err != nil {
-		d.Fatal(err)
+		t.Fatal(err)
 	}
 	defer c.Close()
-	if _, err := c.Do("SET", "holdfast.poke", "1", "PX", "1000"); err != nil {
-		d.Fatal(err)
+	if _, err := c.Do("SET", "acknowledged", "1", "PX", "1000"); err != nil {
+		t.Fatal(err)
 	}
 	if n, err := c.Do("WAIT", strconv.Itoa(replicas), strconv.FormatInt(labPatience.Milliseconds(), 10)); err != nil || n != int64(replicas) {
-		d.Fatalf("%v of %d replicas have everything, %v", n, replicas, err)
+		t.Fatalf("%v of %d replicas have everything, %v", n, replicas, err)
 	}
+}
+
+// freeze has a master lose what is written from now on. The replicas have acknowledged what
+// was written before, so that it goes on granting for a while.
+func (d *deployment) freeze(node, replicas int) {
+	d.Helper()
+	e := d.engine(node)
+	req := ask("warm", time.Second)
+	_, claim := d.take(e, req)
+	if err := e.Release(d.Context(), claim); err != nil {
+		d.Fatal(err)
+	}
+	d.synced(node, replicas)
+	d.links[node].FreezeMarked()
 }
 
 // epoch returns what the gate keeps at a node.

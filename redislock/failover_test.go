@@ -62,13 +62,8 @@ func TestMasterOnceMore(t *testing.T) {
 	cfg.MaxTTL = time.Minute // nothing in this test waits for it
 	d := deploy(t, 3, cfg, testserver.RedisOptions{})
 	holder := d.engine(0)
-	_, warm := d.take(holder, ask("warm", time.Second))
-	if err := holder.Release(t.Context(), warm); err != nil {
-		t.Fatal(err)
-	}
-	d.synced(0, 2)
 	epoch, pid := d.epoch(0), d.nodes[0].PID()
-	d.links[0].FreezeMarked()
+	d.freeze(0, 2)
 	g, claim := d.take(holder, ask("race", time.Minute))
 	d.promote(1, 0, 2)
 	d.links[0].Thaw()
@@ -189,8 +184,7 @@ func TestRepeatedReleaseAfterFailover(t *testing.T) {
 		})
 		d.until("a place in the queue", func() bool { return d.queued(0, "race") == i+1 })
 	}
-	d.synced(0, 2)
-	d.links[0].FreezeMarked()
+	d.freeze(0, 2)
 	front.CutReplyTo("\r\nr\r\n")
 	if err := holder.Release(ctx, claim); err == nil {
 		t.Fatal("the reply was not lost")
@@ -243,9 +237,8 @@ func TestClocksApart(t *testing.T) {
 			d.nodes[2].SetClock(-test.ahead)
 			holder, other := d.engine(0), d.engine(1)
 			seen := &watch{clock: driver.BootClock()}
-			d.synced(0, 2)
 			if test.ahead < 0 { // what it had it would keep for longer, and be safe
-				d.links[0].FreezeMarked()
+				d.freeze(0, 2)
 			}
 			req := ask("race", d.cfg.MaxTTL)
 			g, claim := d.take(holder, req)
@@ -293,4 +286,71 @@ func TestClockStepsBack(t *testing.T) {
 	req := ask("race", time.Second)
 	req.Wait = true
 	d.take(e, req)
+}
+
+// TestFrozenMaster: a master is frozen for longer than a grace. When it goes on, what its
+// replicas acknowledged before they turned away lies in its sockets, together with a request
+// that is not a second old. It must not be believed to have replicas.
+func TestFrozenMaster(t *testing.T) {
+	t.Parallel()
+	for _, told := range []bool{true, false} {
+		name := map[bool]string{true: "LinksClosed", false: "LinksSilent"}[told]
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			d := deploy(t, 3, fast, testserver.RedisOptions{})
+			front := testserver.Proxy(t, d.nodes[0].Addr())
+			late, other := d.engineAt(front.Addr), d.engine(1)
+			d.take(late, ask("warm", time.Second)) // and there is a connection
+			before := d.links[0].Stats().Bytes[testserver.Up]
+			d.nodes[0].Pause()
+			d.until("replicas acknowledge", func() bool { return d.links[0].Stats().Bytes[testserver.Up] > before+100 })
+			if !told { // nor is the master told that they have gone
+				d.links[0].Partition()
+			}
+			d.promote(1, 2)
+			req := ask("race", d.cfg.MaxTTL)
+			req.Wait = true
+			held, _ := d.take(other, req)
+
+			before = front.Stats().Bytes[testserver.Up]
+			var g driver.Grant
+			answer := make(chan error, 1)
+			go func() {
+				ctx, cancel := bounded()
+				defer cancel()
+				var err error
+				g, err = late.Acquire(ctx, ask("race", d.cfg.MaxTTL))
+				answer <- err
+			}()
+			d.until("the request is in the socket", func() bool { return front.Stats().Bytes[testserver.Up] > before })
+			d.nodes[0].Resume()
+			if err := <-answer; err == nil {
+				t.Fatalf("granted %+v beside %+v", g, held)
+			} else if kind, outcome := kindOf(err); kind != driver.Unavailable || outcome != driver.NotApplied {
+				t.Errorf("from the superseded master: %v (%v)", err, outcome)
+			}
+		})
+	}
+}
+
+// TestIdleDeployment: where nothing was asked for so long that the word of no replica counts
+// any more, who asks once is not refused: the replicas are asked first.
+func TestIdleDeployment(t *testing.T) {
+	t.Parallel()
+	d := deploy(t, 3, fast, testserver.RedisOptions{})
+	e := d.engine(0)
+	for try := 1; ; try++ {
+		d.until("what replicas acknowledged is long ago", func() bool {
+			return must(t, d.nodes[0], "EXISTS", "holdfast.poke") == int64(0)
+		})
+		ctx, cancel := bounded()
+		_, err := e.Acquire(ctx, ask("idle", time.Second))
+		cancel()
+		if err == nil {
+			return
+		}
+		if try == 3 { // a machine this busy may be too slow once
+			t.Fatal(err)
+		}
+	}
 }

@@ -180,7 +180,7 @@ func (w *twin) begin() {
 	w.mirror.Listens = func(inbox string) bool { return w.ears[inbox] }
 	w.gated, w.still = w.r.IntN(2) == 0, w.r.IntN(6) == 0
 	w.limits = protocol.Constants{MaxTTL: 3*time.Second + time.Duration(w.r.IntN(100))*time.Millisecond, Replicas: w.r.IntN(3), Lag: pick(w.r, time.Second, 3*time.Second)}
-	w.mirror.Replicas = make([]model.Acks, 2)
+	w.mirror.Replicas, w.mirror.Marks = make([]model.Acks, 2), new(model.Marks)
 	w.claims = w.claims[:0]
 	modes := pick(w.r, []string{"x"}, []string{"x", "s", "u"}, []string{"p"}, []string{"x", "s", "u", "p"})
 	for i := range 8 {
@@ -237,9 +237,13 @@ func (w *twin) disturb() {
 	}
 	for i := range m.Replicas {
 		if w.r.IntN(8) == 0 {
-			m.Replicas[i] = model.Acks{Online: w.r.IntN(8) > 0, Offset: m.Began + pick[int64](w.r, 0, 5, 5, 5, -1), Lag: pick[int64](w.r, 0, 0, 1, 3, 4)}
+			m.Replicas[i] = model.Acks{Online: w.r.IntN(8) > 0, Offset: m.Replicas[i].Offset, Lag: pick[int64](w.r, 0, 0, 1, 3, 4)}
+		}
+		if w.r.IntN(2) == 0 {
+			m.Replicas[i].Offset = m.Offset + pick[int64](w.r, 0, 0, -1)
 		}
 	}
+	m.Offset += w.r.Int64N(3)
 	w.tell()
 }
 
@@ -276,7 +280,7 @@ func (w *twin) tell() {
 		info += fmt.Sprintf("slave%d:ip=127.0.0.1,port=1,state=%s,offset=%d,lag=%d\r\n", i, state, max(0, a.Offset), a.Lag)
 		m.Replicas[i].Offset = max(0, a.Offset)
 	}
-	info += fmt.Sprintf("master_replid:%s\r\nmaster_replid2:0000\r\nmaster_repl_offset:99\r\nsecond_repl_offset:%d\r\n", m.Term, m.Began)
+	info += fmt.Sprintf("master_replid:%s\r\nmaster_replid2:0000\r\nmaster_repl_offset:%d\r\nsecond_repl_offset:%d\r\n", m.Term, m.Offset, m.Began)
 	w.do("MSET", "v:now", strconv.FormatInt(m.Micros, 10), "v:info", info)
 	w.do("DEL", "v:ears", "v:full")
 	for inbox, on := range w.ears {

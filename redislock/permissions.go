@@ -47,6 +47,9 @@ func (e *Engine) direct(tag string) [][]string {
 		{"EVAL", "return 1", "0"}, {"EVALSHA", inspectScript().Hash(), "0"}, {"PING"}, {"SCAN", "0"},
 		{subscribe, companions + "in:" + tag + "doctor"},
 	}
+	if e.cfg.Safety == PartitionSafe {
+		all = append(all, []string{"WAIT", "0", "0"})
+	}
 	if e.cluster != nil {
 		all = append(all, []string{"CLUSTER", "SLOTS"})
 	}

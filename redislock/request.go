@@ -21,6 +21,7 @@ type request struct {
 	slot  int           // of key, in a Cluster
 	moved uint8         // how often it was sent to a node that was not the right one
 	poll  bool          // asks again, by which the plain cases are over
+	again bool          // was cut off, and went out once more
 	done  chan struct{} // signalled when word, payload and err say what came of it, or when that takes long
 	then  func(error)   // called instead: nobody waits for this release
 
@@ -43,7 +44,7 @@ func newRequest(key, op, id string, ttl int64) *request {
 	r := requests.Get().(*request)
 	r.key, r.op, r.id, r.ttl = key, op, id, ttl
 	r.state.Store(pending)
-	r.moved, r.poll, r.then, r.word, r.payload, r.err = 0, false, nil, "", "", nil
+	r.moved, r.poll, r.again, r.then, r.word, r.payload, r.err = 0, false, false, nil, "", "", nil
 	return r
 }
 

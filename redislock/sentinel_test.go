@@ -104,6 +104,7 @@ func awaitGrace(t drivertest.T, e driver.Engine) {
 func lostInFailover[V any](t *testing.T, set *testserver.SentinelSet, lock func() V) V {
 	t.Helper()
 	master := set.Master()
+	acknowledged(t, master, 2) // so that it goes on granting for a while
 	set.FreezeReplication(master)
 	held := lock()
 	master.Kill()

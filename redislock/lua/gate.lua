@@ -5,6 +5,7 @@
 --          deployment: 'maxTTL replicas lag', in ms, a count, and seconds
 -- ARGV[2]  '' or 'term ms': for how long the caller has had answers from that term
 -- KEYS[1]  the epoch: 'v1 term start constants', without a TTL
+-- and the marks, holdfast.poke, see below
 --
 -- phase    'open'    everything is granted
 --          'grace'   who held something before may take it again, nobody new gets anything
@@ -30,19 +31,35 @@ if ARGV[1] ~= '' then
   local max, need, lag = string.match(ARGV[1], '^(%d+) (%d+) (%d+)$')
   max, need, lag = tonumber(max), tonumber(need), tonumber(lag)
 
-  -- An acknowledgement counts if it was given in this term: one from before the promotion
-  -- says nothing about whom that replica follows now.
-  local began = tonumber(string.match(info, 'second_repl_offset:(%-?%d+)'))
-  local acks, old = 0, 0
-  for state, offset, late in string.gmatch(info, 'slave%d+:[^\r\n]*state=([%a_]+)[^\r\n]*,offset=(%d+)[^\r\n]*,lag=(%d+)') do
-    if state == 'online' and tonumber(late) <= lag then
-      if tonumber(offset) >= began then acks = acks + 1 else old = old + 1 end
+  -- An acknowledgement counts if it is of something that was written in this term, and not
+  -- long ago. When it arrived, which is what the server tells, says nothing: one that left
+  -- before its replica turned to another master may have lain in the socket of a master that
+  -- was frozen for an hour. So there are marks: how far the master had written, and when.
+  -- 'term ms offset ms offset ...', the oldest first; what replicas have of another term's says
+  -- nothing of this one. To write them also gives replicas something to acknowledge.
+  local acks = 0
+  if need > 0 then
+    local window, poke = (lag + 1) * 1000, 'holdfast.poke' .. ARGV[6]
+    local marks, kept, written, last = redis.pcall('GET', poke), '', nil, nil
+    if type(marks) == 'string' and string.sub(marks, 1, #term + 1) == term .. ' ' then
+      for at, offset in string.gmatch(marks, ' (%d+) (%d+)') do
+        local age = ms - tonumber(at)
+        if age >= 0 and age < window then
+          written, last = written or tonumber(offset), age
+          kept = kept .. ' ' .. at .. ' ' .. offset
+        end
+      end
+    end
+    if not last or last >= window / 16 then
+      local offset = string.match(info, 'master_repl_offset:(%d+)')
+      redis.pcall('SET', poke, term .. kept .. ' ' .. string.format('%d', ms) .. ' ' .. offset, 'PX', window)
+    end
+    for state, offset, late in string.gmatch(info, 'slave%d+:[^\r\n]*state=([%a_]+)[^\r\n]*,offset=(%d+)[^\r\n]*,lag=(%d+)') do
+      if written and tonumber(offset) > written and state == 'online' and tonumber(late) <= lag then acks = acks + 1 end
     end
   end
   if acks < need then
     phase = 'cut off'
-    -- An idle master sends its replicas nothing that they could acknowledge.
-    if acks + old >= need then redis.pcall('SET', 'holdfast.poke' .. ARGV[6], '1', 'PX', 1000) end
   else
     mark = '@' .. term .. ' '
     local silence = 0 -- until when the predecessor may go on answering

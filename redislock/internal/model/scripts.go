@@ -1,6 +1,8 @@
 package model
 
 import (
+	"math"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -10,7 +12,7 @@ import (
 // with the words that lock.lua documents. A differential test in redislock holds both against
 // each other, on a real server.
 //
-// Not mirrored: the audit list, the poke that wakes idle replicas, keys of Redis types other
+// Not mirrored: the audit list, keys of Redis types other
 // than string (they are Wrong, whatever their type), and the payloads of errors.
 
 // run is a call being carried out.
@@ -86,13 +88,7 @@ func (r *run) gate() string {
 	if r.Replica {
 		return "READONLY"
 	}
-	acks := 0
-	for _, a := range r.Replicas {
-		if a.Online && a.Lag <= int64(c.Limits.Lag/time.Second) && (a.Offset >= r.Began || r.Flaws.Has(OldAcksCount)) {
-			acks++
-		}
-	}
-	if acks < c.Limits.Replicas {
+	if r.acks() < c.Limits.Replicas {
 		r.phase = cutOff
 		return ""
 	}
@@ -128,6 +124,45 @@ func (r *run) gate() string {
 		r.phase, r.left = grace, e.Start+hold-r.ms
 	}
 	return ""
+}
+
+// acks counts the replicas whose acknowledgement shows that they follow.
+func (r *run) acks() (acks int) {
+	limits := r.call.Limits
+	if limits.Replicas == 0 {
+		return 0
+	}
+	since := r.Began
+	if r.Flaws.Has(OldAcksCount) {
+		since = 0
+	}
+	if r.Marks != nil {
+		since = r.mark(int64(limits.Lag/time.Millisecond) + 1000)
+	}
+	for _, a := range r.Replicas {
+		if a.Online && a.Lag <= int64(limits.Lag/time.Second) && a.Offset >= since {
+			acks++
+		}
+	}
+	return acks
+}
+
+// mark marks how far the server has written, unless it has done so just now. It returns what a
+// replica must have acknowledged for that to be of something written in the last window ms.
+func (r *run) mark(window int64) (since int64) {
+	if r.Marks.Term != r.Term {
+		*r.Marks = Marks{Term: r.Term}
+	}
+	marks := slices.DeleteFunc(slices.Clone(r.Marks.List), func(m Mark) bool { return m.At > r.ms || r.ms-m.At >= window })
+	since = math.MaxInt64
+	if n := len(marks); n > 0 {
+		since = marks[0].Offset + 1
+		if float64(r.ms-marks[n-1].At) < float64(window)/16 {
+			return since
+		}
+	}
+	r.Marks.List, r.Marks.Ends = append(marks, Mark{At: r.ms, Offset: r.Offset}), r.ms+window
+	return since
 }
 
 // fast is lock.lua: requests that nobody stands in the way of. What is left over is slow.

@@ -14,7 +14,9 @@ type Server struct {
 	Replica  bool  // INFO: role
 	Term     string
 	Began    int64 // second_repl_offset
+	Offset   int64 // master_repl_offset
 	Replicas []Acks
+	Marks    *Marks                  // nil: an acknowledgement counts by its lag, and if it was given in this term
 	Listens  func(inbox string) bool // PUBLISH: somebody does
 	Full     bool                    // writes of lock keys that a pcall guards fail
 
@@ -33,6 +35,17 @@ type Acks struct {
 	Offset int64
 	Lag    int64 // s
 }
+
+// Marks are how far the server had written, and when: what the gate tells the age of an
+// acknowledgement by.
+type Marks struct {
+	Term string
+	List []Mark
+	Ends int64 // ms
+}
+
+// Mark is one of them.
+type Mark struct{ At, Offset int64 }
 
 // Epoch is the value of the epoch key.
 type Epoch struct {
@@ -171,6 +184,9 @@ func (s *Server) lock(key string) *Lock {
 
 // expire removes keys whose time is over, as the server does before it looks.
 func (s *Server) expire(ms int64) {
+	if s.Marks != nil && ms > s.Marks.Ends {
+		*s.Marks = Marks{}
+	}
 	for _, l := range s.Locks {
 		if l.Ends > 0 && ms > l.Ends {
 			l.dissolve()

@@ -147,8 +147,8 @@ func (c Constants) String() string {
 }
 
 // Silence is how long a predecessor may go on answering after its successor's first answer:
-// the lag that is allowed, a second for its resolution and one for an acknowledgement under
-// way. In it nothing is confirmed.
+// the lag that is allowed, the second more for which the gate lets an acknowledgement count,
+// and one to spare. In it nothing is confirmed.
 func (c Constants) Silence() time.Duration {
 	if c.Replicas == 0 {
 		return 0
