@@ -53,7 +53,7 @@ func TestFaultTLS(t *testing.T) {
 		})
 	}
 	for _, c := range []struct{ name, url, text string }{
-		{"unknown authority", "rediss://" + secure.server.Addr(), "check TLS on both sides"},
+		{"unknown authority", "rediss://" + secure.server.Addr() + "?timeout=10s", "check TLS on both sides"},
 		{"plain to TLS", "redis://" + secure.server.Addr(), "TLS (rediss://)"},
 		{"TLS to plain", "rediss://" + plain.server.Addr() + "?timeout=300ms", "TLS"},
 	} {
