@@ -227,6 +227,17 @@ const hearing = 500 * time.Millisecond
 // themselves once a second. Here they are asked to. Nothing was done for these requests, so
 // they may go out a second time.
 func (c *combiner) hearReplicas(requests []*request) {
+	if err := c.askReplicas(c.layoutOf(requests[0]).poke); err != nil {
+		failure := c.engine.classify(err)
+		failure.Outcome = driver.NotApplied
+		c.fail(requests, err, failure)
+		return
+	}
+	c.anew(requests)
+}
+
+// askReplicas waits until replicas have acknowledged what the gate wrote.
+func (c *combiner) askReplicas(poke string) error {
 	e := c.engine
 	limit := hearing
 	if most := c.node.Options().ReadTimeout; most > 0 {
@@ -234,15 +245,10 @@ func (c *combiner) hearReplicas(requests []*request) {
 	}
 	pipe := c.node.Pipeline()
 	// WAIT is about what its own connection has written.
-	pipe.PExpire(e.life, c.layoutOf(requests[0]).poke, e.cfg.MaxLag+time.Second)
+	pipe.PExpire(e.life, poke, e.cfg.MaxLag+time.Second)
 	pipe.Do(e.life, "WAIT", protocol.Majority(e.cfg.DataNodes), max(1, limit.Milliseconds()))
-	if _, err := pipe.Exec(e.life); err != nil {
-		failure := e.classify(err)
-		failure.Outcome = driver.NotApplied
-		c.fail(requests, err, failure)
-		return
-	}
-	c.anew(requests)
+	_, err := pipe.Exec(e.life)
+	return err
 }
 
 // open checks the first words of a reply, which are about the call as a whole.

@@ -72,8 +72,8 @@ func (e *Engine) countAt(ctx context.Context, slot int, which []int, allKeys []s
 		return &driver.Error{Kind: driver.Unavailable, Err: err}
 	case err != nil:
 		return e.valueError(err)
-	case len(reply) == 1 && reply[0] == "shut":
-		return driver.Fail(driver.Unavailable, errShut)
+	case len(reply) == 1 && shut(reply[0]) != nil:
+		return shut(reply[0])
 	case len(reply) != len(which):
 		return e.classify(errGarbled)
 	}

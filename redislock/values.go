@@ -19,9 +19,20 @@ const (
 	changeKind  = companions + "n:" // the channel on which changes of a value are told
 )
 
-// errShut is why a master refuses to write values and to count: what it has may be behind what
-// another one confirms, or confirmed until a moment ago.
-var errShut = errors.New("this master has just taken over, or too few replicas acknowledge: it does not write yet")
+// errQuiet is why a master refuses to write values and to count, beside errCutOff: what it has may
+// be behind what its predecessor confirms still.
+var errQuiet = errors.New("this master has just taken over, and waits until its predecessor must have fallen silent")
+
+// shut tells why a script refused.
+func shut(word string) error {
+	switch word {
+	case "cut":
+		return driver.Fail(driver.Unavailable, errCutOff)
+	case "quiet":
+		return driver.Fail(driver.Unavailable, errQuiet)
+	}
+	return nil
+}
 
 // companionKey returns the key of something that is kept for a name beside its lock, and the
 // slot that is in. In a Cluster it has the tag of the name's own slot.
@@ -40,6 +51,7 @@ func (e *Engine) companionKey(kind, name string) (key string, slot int, err erro
 // runAt runs a gated script about keys of one slot, at the node that has it, and once more
 // where the slot has moved: nothing was carried out then.
 func (e *Engine) runAt(ctx context.Context, s *script, slot int, keys []string, args ...any) ([]string, error) {
+	again := false // it was cut off once, which may only mean that nobody has used it for a while
 	for try := 1; ; try++ {
 		if e.cluster != nil && !e.mapped.Load() {
 			if err := e.remap(); err != nil {
@@ -71,11 +83,18 @@ func (e *Engine) runAt(ctx context.Context, s *script, slot int, keys []string, 
 		if len(reply) == 2 && reply[0] == "!constants" {
 			err = &constantsError{ours: e.constants, theirs: reply[1]}
 		}
+		if err == nil && len(reply) > 0 && reply[0] == "cut" && !again {
+			again = true
+			if err := c.askReplicas(l.poke); err != nil {
+				return nil, &driver.Error{Kind: driver.Unavailable, Outcome: driver.NotApplied, Err: err}
+			}
+			continue
+		}
 		if err == nil || e.cluster == nil || try > maxMoves || ctx.Err() != nil {
 			return reply, err
 		}
-		again, elsewhere := astray(err)
-		if !again {
+		follow, elsewhere := astray(err)
+		if !follow {
 			e.suspect(err)
 			return nil, err
 		}
@@ -131,8 +150,8 @@ func (e *Engine) value(ctx context.Context, op string, w driver.Write) (driver.V
 	switch {
 	case err != nil:
 		return driver.Value{}, e.classify(errGarbled)
-	case reply[0] == "shut":
-		return driver.Value{}, driver.Fail(driver.Unavailable, errShut)
+	case shut(reply[0]) != nil:
+		return driver.Value{}, shut(reply[0])
 	case reply[0] == "stale":
 		return v, driver.Failf(driver.Stale, "stored is version %d with fence %d", v.Version, v.Fence)
 	}

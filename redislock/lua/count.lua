@@ -8,8 +8,9 @@
 -- total was proven; 'w total end'; 's before now start', start in ms; 'p due'. Other times are in us.
 --
 -- Reply: for each step 'total unproven allowed remaining retry reset', times in us, or '!' and
--- why not; or the one word 'shut': this master may not be the only one, or has just taken over.
-if phase == 'cut off' or phase == 'quiet' then return {'shut'} end
+-- why not; or one word alone, 'cut' or 'quiet', as in value.lua.
+if phase == 'cut off' then return {'cut'} end
+if phase == 'quiet' then return {'quiet'} end
 
 local micros = clock[1] * 1000000 + clock[2]
 local MOST = 9007199254740991

@@ -16,7 +16,8 @@
 -- stored after it.
 --   =      done
 --   stale  refused, for another version or a higher fence is stored
---   shut   refused: this master may not be the only one, or has just taken over
+--   cut    refused: too few replicas acknowledge, so this master may not be the only one
+--   quiet  refused: it has just taken over, and its predecessor may not have fallen silent
 local micros = clock[1] * 1000000 + clock[2]
 local version, fence, data, left = 0, 0, '', 0
 
@@ -35,7 +36,8 @@ local function reply(word)
 end
 
 if ARGV[3] == 'read' then return reply('=') end
-if phase == 'cut off' or phase == 'quiet' then return reply('shut') end
+if phase == 'cut off' then return reply('cut') end
+if phase == 'quiet' then return reply('quiet') end
 
 local mine = tonumber(ARGV[5])
 if ARGV[4] ~= '' and tonumber(ARGV[4]) ~= version or mine > 0 and mine < fence then return reply('stale') end
