@@ -11,6 +11,8 @@ import (
 var packages = map[string]string{
 	"redis-server": "redis-server",
 	"gcc":          "build-essential", // with what it links
+	"postgres":     "postgresql",
+	"pgbouncer":    "pgbouncer",
 }
 
 // Need returns the path of a program. Where it is not installed the test is skipped, or fails

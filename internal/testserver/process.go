@@ -24,6 +24,7 @@ type process struct {
 	folder  string   // its working directory
 	env     []string // beside that of this process
 	log     string   // path of the file that gets its output, over all starts
+	user    string   // as whom it runs where this process is root, "" for root
 
 	mu     sync.Mutex
 	cmd    *exec.Cmd     // of the last start, nil before the first
@@ -51,6 +52,9 @@ func (p *process) start() error {
 	cmd.Dir, cmd.Stdout, cmd.Stderr = p.folder, out, out
 	cmd.Env = append(os.Environ(), p.env...)
 	cmd.SysProcAttr = childAttributes()
+	if err := runAs(cmd, p.user); err != nil {
+		return err
+	}
 	started := make(chan error)
 	spawner() <- func() { started <- cmd.Start() }
 	if err := <-started; err != nil {
