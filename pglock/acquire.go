@@ -47,7 +47,15 @@ func (e *Engine) Acquire(ctx context.Context, req driver.Request) (driver.Grant,
 	}
 	a := &ask{e: e, req: &req, book: e.openBook(e.cfg.keysOf(req.Name))}
 	defer e.closeBook(a.book)
-	if req.Wait {
+	g, err := a.run(ctx)
+	if err == nil {
+		e.tellOwner(ctx, req.Token)
+	}
+	return g, err
+}
+
+func (a *ask) run(ctx context.Context) (driver.Grant, error) {
+	if a.req.Wait {
 		return a.wait(ctx)
 	}
 	g, err := a.try(ctx)
@@ -55,6 +63,19 @@ func (e *Engine) Acquire(ctx context.Context, req driver.Request) (driver.Grant,
 		g, err = a.try(ctx)
 	}
 	return g, err
+}
+
+// tellOwner publishes a share at once where others would take it for somebody else's.
+func (e *Engine) tellOwner(ctx context.Context, token driver.Token) {
+	e.mu.Lock()
+	sh := e.shares[token]
+	if sh == nil || sh.published || sh.owner == sh.book.home.owner {
+		e.mu.Unlock()
+		return
+	}
+	s := sh.book.home
+	e.mu.Unlock()
+	e.await(ctx, s, e.publish(s))
 }
 
 // isEnded reports whether err is that a session was over.
@@ -71,6 +92,9 @@ func (a *ask) try(ctx context.Context) (driver.Grant, error) {
 	g, err, left := a.once(ctx)
 	if !left {
 		a.e.leaveTurn(a.book)
+	}
+	if err == errRefused {
+		return g, &driver.Error{Kind: driver.Held, Outcome: driver.NotApplied, Holder: a.e.whoHolds(ctx, a.book.keys, a.req.Name)}
 	}
 	return g, err
 }
@@ -277,7 +301,7 @@ func (a *ask) record(s *session, g driver.Grant, held *share, slots []int) bool 
 	held.upgraded = held.upgraded || req.Upgrade && held.mode == driver.Upgradeable
 	held.mode = req.Mode
 	held.ttl, held.until = req.TTL, g.Sent.Add(req.TTL)
-	held.first, held.top = g.Fence, top
+	held.first, held.top, held.published = g.Fence, top, false
 	e.reapAt(held.until)
 	return true
 }

@@ -37,6 +37,7 @@ type place struct {
 
 // share is what a token holds.
 type share struct {
+	id            int64 // its number among all of the engine
 	book          *book
 	token         driver.Token
 	name, owner   string
@@ -49,6 +50,7 @@ type share struct {
 	first         int64          // of its numbers
 	top           int64
 	since         time.Time
+	published     bool // others can read of it
 	leaving       bool // it is being given back, or has run out: nothing prolongs it
 }
 
@@ -168,6 +170,8 @@ func (e *Engine) enter(b *book, s *session, sh *share) bool {
 		return false
 	}
 	b.home = s
+	e.lastShare++
+	sh.id = e.lastShare
 	b.shares = append(b.shares, sh)
 	e.shares[sh.token] = sh
 	e.reapAt(sh.until)
@@ -190,6 +194,9 @@ func (e *Engine) remove(sh *share) {
 	}
 	b.shares = slices.Delete(b.shares, i, i+1)
 	delete(e.shares, sh.token)
+	if sh.published {
+		b.home.gone = append(b.home.gone, sh.id)
+	}
 	if len(b.shares) == 0 {
 		home := b.home
 		if b.home = nil; home != e.pool.main && home.alive() {

@@ -79,6 +79,11 @@ type Config struct {
 	// the others' holders known to be dead later. MinTTL to 24 h; default 1 min.
 	MaxTTL time.Duration
 
+	// Heartbeat is how often a session in which locks live is heard of at least, whatever their
+	// TTLs. It is how soon the engine notices the end of the session, and what people see of
+	// the locks of other processes is about as old. 10 ms to 10 s; default 1 s.
+	Heartbeat time.Duration
+
 	// Timeout is how long opening a session, or a statement while no locks are held, may
 	// take. While locks are held the engine hopes for an answer for as long as they live.
 	// 10 ms to 1 min; default 5 s.
@@ -96,6 +101,9 @@ func (c Config) withDefaults() Config {
 	}
 	if c.MaxTTL == 0 {
 		c.MaxTTL = DefaultMaxTTL
+	}
+	if c.Heartbeat == 0 {
+		c.Heartbeat = time.Second
 	}
 	if c.Timeout == 0 {
 		c.Timeout = 5 * time.Second
@@ -120,6 +128,7 @@ func (c Config) validate() error {
 	check(c.Connections < 1 || c.Connections > MaxConnections, "Connections is %d: it must be 1 to %d", c.Connections, MaxConnections)
 	check(c.MaxTTL < MinTTL || c.MaxTTL > LongestTTL, "MaxTTL is %v: it must be %v to %v", c.MaxTTL, MinTTL, LongestTTL)
 	check(c.MaxTTL%time.Millisecond != 0, "MaxTTL is %v: it must be whole milliseconds", c.MaxTTL)
+	check(c.Heartbeat < 10*time.Millisecond || c.Heartbeat > 10*time.Second, "Heartbeat is %v: it must be 10ms to 10s", c.Heartbeat)
 	check(c.Timeout < 10*time.Millisecond || c.Timeout > time.Minute, "Timeout is %v: it must be 10ms to 1m", c.Timeout)
 	if len(errs) > 0 {
 		return driver.Fail(driver.Invalid, errors.Join(errs...))

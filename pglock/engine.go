@@ -22,14 +22,15 @@ type Engine struct {
 	texts  *texts
 	server server
 
-	mu      sync.Mutex
-	books   map[key]*book
-	shares  map[driver.Token]*share
-	waiting map[driver.Token]*ask
-	pool    pool
-	shut    bool
-	reaper  driver.Timer
-	reaps   driver.Instant // when it fires
+	mu        sync.Mutex
+	books     map[key]*book
+	shares    map[driver.Token]*share
+	waiting   map[driver.Token]*ask
+	lastShare int64 // its number
+	pool      pool
+	shut      bool
+	reaper    driver.Timer
+	reaps     driver.Instant // when it fires
 
 	closing chan struct{}   // closed by Close
 	kick    chan struct{}   // buffered: watch has to look again
@@ -39,7 +40,10 @@ type Engine struct {
 	calls   sync.WaitGroup // goroutines of the engine
 }
 
-var _ driver.Engine = (*Engine)(nil)
+var _ interface {
+	driver.Engine
+	driver.Inspector
+} = (*Engine)(nil)
 
 // New returns an engine on a pool of connections to PostgreSQL, made by pgx (its stdlib) or
 // lib/pq, that the caller keeps open for as long as the engine is used, and closes afterwards.
@@ -82,7 +86,7 @@ func capabilitiesOf(cfg Config, on *server) driver.Capabilities {
 	caps := driver.Capabilities{
 		Engine: "pglock", Instance: on.instance, Scope: driver.Cluster,
 		Shared: true, Upgradeable: true, Permits: true,
-		Expires: true, Push: cfg.Connections > 1,
+		Expires: true, Push: cfg.Connections > 1, Holders: true,
 		MinTTL: MinTTL, MaxTTL: cfg.MaxTTL, DefaultTTL: min(DefaultTTL, cfg.MaxTTL), Resolution: time.Millisecond,
 		MaxPermits: MaxPermits,
 		Safety: "exclusive while the holder's session lives: who ends the session, the server's end and a failover included, " +

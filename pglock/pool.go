@@ -166,7 +166,7 @@ func (e *Engine) dropFree() {
 // open takes a connection out of the pool, which the caller has counted, and makes a session
 // of it.
 func (e *Engine) open(ctx context.Context, owner string, waiting bool) (*session, error) {
-	s := &session{e: e, id: newID(), wake: make(chan struct{}, 1)}
+	s := &session{e: e, id: newID(), owner: cleanText(owner), wake: make(chan struct{}, 1)}
 	s.life, s.end = context.WithCancel(e.life)
 	ready := make(chan error, 1)
 	e.calls.Go(func() {
@@ -250,6 +250,9 @@ FROM unnest($1::text[], $2::text[]) AS v(name, value) JOIN pg_settings AS s ON s
 	}
 	if n, _ := number(rows[0][0]); n != 1 {
 		return fmt.Errorf("the lock of session %d is taken", s.id)
+	}
+	if err := s.register(ctx, w); err != nil {
+		return err
 	}
 	if !waiting {
 		if err := s.raiseFence(ctx, w); err != nil {

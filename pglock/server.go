@@ -42,12 +42,16 @@ func Setup(cfg Config) string {
 	cfg = cfg.withDefaults()
 	return setupText(cfg.Schema) + fmt.Sprintf(`
 GRANT USAGE ON SCHEMA %[1]s TO PUBLIC;
-GRANT USAGE, SELECT, UPDATE ON SEQUENCE %[1]s.fence TO PUBLIC;`, cfg.Schema)
+GRANT USAGE, SELECT, UPDATE ON SEQUENCE %[1]s.fence TO PUBLIC;
+GRANT SELECT, INSERT, UPDATE, DELETE ON %[1]s.sessions, %[1]s.shares TO PUBLIC;`, cfg.Schema)
 }
 
 func setupText(schema string) string {
 	return fmt.Sprintf(`CREATE SCHEMA IF NOT EXISTS %[1]s;
-CREATE SEQUENCE IF NOT EXISTS %[1]s.fence AS bigint INCREMENT BY %[2]d MINVALUE 1 MAXVALUE %[3]d NO CYCLE CACHE 1;`,
+CREATE SEQUENCE IF NOT EXISTS %[1]s.fence AS bigint INCREMENT BY %[2]d MINVALUE 1 MAXVALUE %[3]d NO CYCLE CACHE 1;
+CREATE UNLOGGED TABLE IF NOT EXISTS %[1]s.sessions (id bigint PRIMARY KEY, pid int NOT NULL, owner text NOT NULL, beat bigint NOT NULL);
+CREATE UNLOGGED TABLE IF NOT EXISTS %[1]s.shares (session bigint, share bigint, name text COLLATE "C" NOT NULL, mode int NOT NULL, weight int NOT NULL, permits int NOT NULL, owner text NOT NULL, first bigint NOT NULL, last bigint NOT NULL, since bigint NOT NULL, broken bool NOT NULL DEFAULT false, PRIMARY KEY (session, share));
+CREATE INDEX IF NOT EXISTS shares_name ON %[1]s.shares (name);`,
 		schema, fenceSpan, maxFence-fenceSpan+1)
 }
 
@@ -148,7 +152,8 @@ func processOf(ctx context.Context, q interface {
 // setUp makes what is not there.
 func (e *Engine) setUp(ctx context.Context, conn *sql.Conn) error {
 	var there bool
-	err := conn.QueryRowContext(ctx, "SELECT to_regclass($1) IS NOT NULL", e.cfg.Schema+".fence").Scan(&there)
+	err := conn.QueryRowContext(ctx, `SELECT count(to_regclass($1 || '.' || n)) = 4 FROM unnest('{fence,sessions,shares,shares_name}'::text[]) AS n`,
+		e.cfg.Schema).Scan(&there)
 	if err == nil && there {
 		return nil
 	}
@@ -186,13 +191,14 @@ func (e *Engine) checkFence(ctx context.Context, conn *sql.Conn) error {
 	var cycles, allowed bool
 	err := conn.QueryRowContext(ctx, `SELECT seqincrement, seqcache, seqmax, seqcycle,
 			has_sequence_privilege(seqrelid, 'USAGE') AND has_sequence_privilege(seqrelid, 'SELECT') AND has_sequence_privilege(seqrelid, 'UPDATE')
-		FROM pg_sequence WHERE seqrelid = to_regclass($1)::oid`, e.cfg.Schema+".fence").
+			AND (SELECT bool_and(has_table_privilege($2 || t, p)) FROM unnest('{.sessions,.shares}'::text[]) AS t, unnest('{SELECT,INSERT,UPDATE,DELETE}'::text[]) AS p)
+		FROM pg_sequence WHERE seqrelid = to_regclass($1)::oid`, e.cfg.Schema+".fence", e.cfg.Schema).
 		Scan(&increment, &cache, &highest, &cycles, &allowed)
 	switch {
 	case err != nil && stateOf(err) != insufficientPrivilege && !errors.Is(err, sql.ErrNoRows):
 		return e.unreachable(err)
 	case err != nil || !allowed:
-		return driver.Fail(driver.Unavailable, fmt.Errorf("the role may not use %s.fence: have one that may carry out this, then try again\n%s", e.cfg.Schema, Setup(e.cfg)))
+		return driver.Fail(driver.Unavailable, fmt.Errorf("the role may not use what is in schema %s: have one that may carry out this, then try again\n%s", e.cfg.Schema, Setup(e.cfg)))
 	case increment < 1 || cache != 1 || cycles || highest > maxFence-increment+1:
 		return driver.Failf(driver.Invalid, "the sequence %s.fence has INCREMENT %d, CACHE %d, MAXVALUE %d, CYCLE %t: fences would not grow; "+
 			"it needs a positive INCREMENT, CACHE 1, NO CYCLE and a MAXVALUE of %d at most", e.cfg.Schema, increment, cache, highest, cycles, maxFence-increment+1)

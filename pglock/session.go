@@ -35,9 +35,13 @@ type session struct {
 	lease  time.Duration  // after which silence the server ends it; 0: never
 	leased driver.Instant // when something last needed a lease as long as that
 	spoke  driver.Instant // when the last statement that was answered had been sent
+	told   driver.Instant // when watch last had it publish
 	wake   chan struct{}  // buffered: there is something in the queue
 
 	// Guarded by Engine.mu.
+	owner   string  // what others take for the owner of shares that they cannot read of
+	gone    []int64 // shares that others can read of, and that are no more
+	beats   int64
 	blocked *ask           // what waits in it for a lock
 	since   driver.Instant // when that began
 }
@@ -389,6 +393,8 @@ func (l *list) addBool(b bool) {
 }
 
 func (l *list) String() string {
-	l.separate()
-	return l.Builder.String()[:l.Len()-1] + "}"
+	if l.Len() == 0 {
+		return "{}"
+	}
+	return l.Builder.String() + "}"
 }

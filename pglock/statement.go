@@ -40,6 +40,7 @@ const moved = -1
 // texts are the statements of one schema.
 type texts struct {
 	combined, waitLock, waitShared, permits string
+	publish                                 string
 }
 
 // The calls of the server for a key k, which is a pair where p says so. CASE evaluates what it
@@ -76,6 +77,7 @@ func newTexts(schema string) *texts {
 	return &texts{
 		combined: r.Replace(combinedText), waitLock: r.Replace(waitLockText),
 		waitShared: r.Replace(waitSharedText), permits: r.Replace(permitsText),
+		publish: strings.ReplaceAll(publishText, "SCHEMA", schema),
 	}
 }
 

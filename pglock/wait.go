@@ -114,6 +114,9 @@ func (a *ask) stopped(ctx context.Context, last error, refused *driver.Error) er
 	}
 	if refused != nil {
 		failure.Kind, failure.Holder = driver.Held, refused.Holder
+		if failure.Holder == nil {
+			failure.Holder = a.e.whoHolds(context.WithoutCancel(ctx), a.book.keys, a.req.Name)
+		}
 	}
 	return failure
 }

@@ -7,10 +7,6 @@ import (
 	"github.com/holdfast-go/holdfast/driver"
 )
 
-// beat is how often a session in which something lives is heard of at least: the end of a
-// session is noticed within about that time, and the server hears of it well within its lease.
-const beat = time.Second
-
 // idleAfter is when a session that nothing waits in any more is closed.
 const idleAfter = 5 * time.Second
 
@@ -47,21 +43,31 @@ func (e *Engine) reap() {
 		case sh.until > now:
 			next = min(next, sh.until)
 		default:
-			sh.leaving = true
-			b := sh.book
-			b.users++
-			e.calls.Go(func() {
-				defer e.closeBook(b)
-				if e.takeTurn(e.life, b, false) == nil {
-					e.giveBack(sh.token)
-					e.leaveTurn(b)
-				}
-			})
+			e.giveBackLater(sh, func() {})
 		}
 	}
 	if next < never {
 		e.reapAt(next)
 	}
+}
+
+// giveBackLater gives a share back that nobody is to have any more, and then calls then.
+// e.mu is locked.
+func (e *Engine) giveBackLater(sh *share, then func()) {
+	if e.shut {
+		return
+	}
+	sh.leaving = true
+	b := sh.book
+	b.users++
+	e.calls.Go(func() {
+		defer e.closeBook(b)
+		if e.takeTurn(e.life, b, false) == nil {
+			e.giveBack(sh.token)
+			e.leaveTurn(b)
+			then()
+		}
+	})
 }
 
 // look has watch look at the sessions at once.
@@ -74,7 +80,7 @@ func (e *Engine) look() {
 
 // watch looks after the sessions until the engine ends.
 func (e *Engine) watch() {
-	timer := time.NewTimer(beat)
+	timer := time.NewTimer(e.cfg.Heartbeat)
 	defer timer.Stop()
 	for {
 		select {
@@ -113,7 +119,7 @@ func (e *Engine) inspectSessions() time.Duration {
 	for _, s := range idle {
 		s.finish(errIdle)
 	}
-	next := beat
+	next := e.cfg.Heartbeat
 	for _, s := range all {
 		until, lives := last[s]
 		next = min(next, s.tend(now, until, lives))
@@ -153,16 +159,16 @@ func (s *session) idleSince(now driver.Instant) bool {
 func (s *session) tend(now, until driver.Instant, lives bool) time.Duration {
 	s.mu.Lock()
 	flight, ended, lease := len(s.flight) > 0, s.ended != nil, s.lease
-	busy, spoke := s.busy, s.spoke
+	busy, spoke, told := s.busy, s.spoke, s.told
 	waits := flight && s.flight[0].alone != nil && !lives
 	s.mu.Unlock()
-	every := beat
+	every := s.e.cfg.Heartbeat
 	if lease > 0 {
 		every = min(every, lease/3)
 	}
 	switch {
 	case ended:
-		return beat
+		return every
 	case waits:
 		return every
 	case flight:
@@ -172,10 +178,11 @@ func (s *session) tend(now, until driver.Instant, lives bool) time.Duration {
 			s.finish(errSilent)
 		}
 		return every
-	case lease > 0 && now.Sub(spoke) >= every:
-		s.submit(newRequest(step{op: opPing}))
-	case lease > 0:
-		return every - now.Sub(spoke)
+	case lives && now.Sub(told) >= s.e.cfg.Heartbeat-time.Millisecond, lease > 0 && now.Sub(spoke) >= every:
+		s.mu.Lock()
+		s.told = now
+		s.mu.Unlock()
+		s.e.publish(s)
 	}
 	return every
 }

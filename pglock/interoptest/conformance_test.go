@@ -19,7 +19,7 @@ func TestConformance(t *testing.T) {
 			drivertest.Run(t, drivertest.Harness{
 				New: func(t drivertest.T) drivertest.Store {
 					return drivertest.Store{Open: func() driver.Engine {
-						return engine(t, db, pglock.Config{MaxTTL: pglock.LongestTTL})
+						return engine(t, db, pglock.Config{MaxTTL: pglock.LongestTTL, Heartbeat: 50 * time.Millisecond})
 					}}
 				},
 				TTL: 400 * time.Millisecond, Rounds: 200,
