@@ -23,12 +23,14 @@ type ask struct {
 	book *book
 
 	// Of a call that waits.
-	cancel   context.CancelFunc // ends it
-	released atomic.Bool        // that is because its token was released
-	over     chan struct{}      // closed when it is over
-	apart    bool               // the server refused, and a session of its own may wait
-	wanting  bool               // there is none
-	yield    chan struct{}      // closed when that has to go to others
+	cancel    context.CancelFunc // ends it
+	released  atomic.Bool        // that is because its token was released
+	over      chan struct{}      // closed when it is over
+	refusal   *driver.Error      // the last time that somebody was in the way
+	refusedAt driver.Instant     // and when that was
+	apart     bool               // the server refused, and a session of its own may wait
+	wanting   bool               // there is none
+	yield     chan struct{}      // closed when that has to go to others
 }
 
 // Acquire implements driver.Engine.

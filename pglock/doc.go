@@ -1,7 +1,9 @@
 // Package pglock is the engine on PostgreSQL: advisory locks of sessions in the database that
 // a program has open already, through database/sql.
 //
-// [New] makes an engine on a *sql.DB of pgx (its stdlib) or lib/pq.
+// [New] makes an engine on a *sql.DB of pgx (its stdlib) or lib/pq, [Open] one with a pool of its
+// own. Importing the package makes postgres and postgresql known to holdfast.Open. [InTx] takes a
+// lock that lives with a transaction of the caller.
 //
 // # How it locks
 //

@@ -52,15 +52,13 @@ func (a *ask) wait(parent context.Context) (driver.Grant, error) {
 		close(a.over)
 	}()
 
-	var refused *driver.Error    // the last time that somebody was in the way
-	var refusedAt driver.Instant // and when that was
 	pause := firstPoll
 	for ended := 0; ; {
 		changed := a.changed()
 		g, err := a.turn(ctx)
 		var d *driver.Error
 		if errors.As(err, &d) && d.Kind == driver.Held {
-			refused, refusedAt = d, e.clock.Now()
+			a.refused(d)
 		}
 		switch {
 		case err == nil:
@@ -68,11 +66,11 @@ func (a *ask) wait(parent context.Context) (driver.Grant, error) {
 		case a.released.Load():
 			return g, driver.Fail(driver.NotHeld, errWithdrawn)
 		case ctx.Err() != nil || e.isShut():
-			return g, a.stopped(parent, err, refused)
+			return g, a.stopped(parent, err)
 		case d != nil && d.Kind == driver.Held:
 		case d == nil || d.Kind != driver.Unavailable:
 			return g, err
-		case refused != nil && e.clock.Now().Sub(refusedAt) < rideOut:
+		case a.refusal != nil && e.clock.Now().Sub(a.refusedAt) < rideOut:
 			pause = lastPoll
 		case isEnded(err) && ended < 2: // it had ended unnoticed: there will be another one
 			ended++
@@ -84,7 +82,7 @@ func (a *ask) wait(parent context.Context) (driver.Grant, error) {
 			if a.released.Load() {
 				return g, driver.Fail(driver.NotHeld, errWithdrawn)
 			}
-			return g, a.stopped(parent, nil, refused)
+			return g, a.stopped(parent, nil)
 		}
 	}
 }
@@ -103,7 +101,7 @@ func (e *Engine) isShut() bool {
 }
 
 // stopped is the error of a call that has waited until its end. last is what it last came to.
-func (a *ask) stopped(ctx context.Context, last error, refused *driver.Error) error {
+func (a *ask) stopped(ctx context.Context, last error) error {
 	if ctx.Err() == nil {
 		return errClosed
 	}
@@ -112,8 +110,8 @@ func (a *ask) stopped(ctx context.Context, last error, refused *driver.Error) er
 	if errors.As(last, &d) && d.Kind == driver.Unavailable {
 		failure.Outcome = d.Outcome
 	}
-	if refused != nil {
-		failure.Kind, failure.Holder = driver.Held, refused.Holder
+	if a.refusal != nil {
+		failure.Kind, failure.Holder = driver.Held, a.refusal.Holder
 		if failure.Holder == nil {
 			failure.Holder = a.e.whoHolds(context.WithoutCancel(ctx), a.book.keys, a.req.Name)
 		}
@@ -161,13 +159,19 @@ func (a *ask) turn(ctx context.Context) (driver.Grant, error) {
 	if err == nil || !a.apart || ctx.Err() != nil {
 		return g, err
 	}
+	a.refused(errRefused)
 	s := a.e.spareSession(ctx, a.req.Owner)
 	if s == nil {
 		a.wanting = true
 		return g, err
 	}
-	return a.waitApart(ctx, s)
+	g, err = a.waitApart(ctx, s)
+	a.refusedAt = a.e.clock.Now() // it was in the server's queue until now
+	return g, err
 }
+
+// refused notes that somebody is in the way.
+func (a *ask) refused(d *driver.Error) { a.refusal, a.refusedAt = d, a.e.clock.Now() }
 
 // waitApart waits in s, in which nothing else lives: what is granted to it stays there until
 // it is released. The caller has the turn.

@@ -22,7 +22,7 @@ func TestConformance(t *testing.T) {
 						return engine(t, db, pglock.Config{MaxTTL: pglock.LongestTTL, Heartbeat: 50 * time.Millisecond})
 					}}
 				},
-				TTL: 400 * time.Millisecond, Rounds: 200,
+				TTL: 400 * time.Millisecond, Rounds: 40,
 			})
 		})
 	}
