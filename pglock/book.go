@@ -2,6 +2,7 @@ package pglock
 
 import (
 	"context"
+	"errors"
 	"math"
 	"slices"
 	"time"
@@ -210,10 +211,13 @@ func (e *Engine) remove(sh *share) {
 	e.forget(b)
 }
 
-// lose takes a session that is over, and all that lived in it, out of the books.
-func (e *Engine) lose(s *session) {
+// lose takes a session that is over because of err, and all that lived in it, out of the books.
+func (e *Engine) lose(s *session, err error) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
+	if errors.Is(err, errMoved) {
+		e.pool.astray = driver.Fail(driver.Unsupported, err)
+	}
 	if e.pool.main == s {
 		e.pool.main = nil
 	}

@@ -23,6 +23,8 @@ const (
 	queryCanceled         = "57014"
 	lockNotAvailable      = "55P03"
 	outOfMemory           = "53200"
+	noStatement           = "26000" // of that name, and
+	sameStatement         = "42P05" // there is one already: of another connection's session
 )
 
 // stateOf returns the SQLSTATE of the server's error, "" where err is none.
@@ -38,7 +40,8 @@ func stateOf(err error) string {
 // refusal of a statement.
 func isOver(err error) bool {
 	state := stateOf(err)
-	return state == "" || strings.HasPrefix(state, "08") || strings.HasPrefix(state, "57P") || strings.HasPrefix(state, "XX")
+	return state == "" || strings.HasPrefix(state, "08") || strings.HasPrefix(state, "57P") ||
+		strings.HasPrefix(state, "XX") || state == noStatement || state == sameStatement
 }
 
 // explain turns the server's refusal of a statement, all of which was taken back, into the
@@ -62,10 +65,10 @@ func (e *Engine) unreachable(err error) error {
 		return err
 	}
 	switch {
-	case errors.Is(err, context.DeadlineExceeded):
+	case stateOf(err) == "" && errors.Is(err, context.DeadlineExceeded):
 		err = fmt.Errorf("no session within %v: is the server there, and does the pool leave room for %d connections? %w", e.cfg.Timeout, e.cfg.Connections, err)
-	case stateOf(err) == "26000":
-		err = fmt.Errorf("%w (%w)", errPooled, err)
+	case stateOf(err) == noStatement, stateOf(err) == sameStatement:
+		return driver.Fail(driver.Unsupported, fmt.Errorf("%w (%w)", errPooled, err))
 	}
 	return driver.Fail(driver.Unavailable, withoutSecrets(err))
 }

@@ -17,6 +17,7 @@ type pool struct {
 	main   *session
 	opened chan struct{} // closed when the opening of main that is under way is over, nil: none
 	failed error         // of that opening
+	astray error         // a pooler was found to move connections: nothing is locked through it again
 
 	all     []*session // that live
 	free    []*session // among them, to wait in; the one used last at the end
@@ -29,9 +30,9 @@ type pool struct {
 func (e *Engine) mainSession(ctx context.Context, owner string) (*session, error) {
 	for {
 		e.mu.Lock()
-		if s := e.pool.main; s != nil {
+		if s, err := e.pool.main, e.pool.astray; s != nil || err != nil {
 			e.mu.Unlock()
-			return s, nil
+			return s, err
 		}
 		opened := e.pool.opened
 		if opened == nil {

@@ -345,12 +345,15 @@ func (s *session) finish(err error) {
 		s.mu.Unlock()
 		return
 	}
+	if state := stateOf(err); state == noStatement || state == sameStatement {
+		err = fmt.Errorf("%w (%w)", errMoved, err)
+	}
 	over := &endedError{err}
 	s.ended = over
 	queue, flight := s.queue, s.flight
 	s.queue = nil
 	s.mu.Unlock()
-	s.e.lose(s)
+	s.e.lose(s, err)
 	s.end()
 	for _, r := range flight {
 		r.finish(&driver.Error{Kind: driver.Unavailable, Err: over})

@@ -1,0 +1,88 @@
+package interoptest
+
+import (
+	"database/sql"
+	"fmt"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/holdfast-go/holdfast/driver"
+	"github.com/holdfast-go/holdfast/internal/testserver"
+	"github.com/holdfast-go/holdfast/pglock"
+)
+
+// TestPoolers: a proxy that moves connections between sessions is refused with the reason,
+// however many sessions it has; one that does not is as good as the server.
+func TestPoolers(t *testing.T) {
+	t.Parallel()
+	b := newBench(t)
+	for _, sessions := range []int{1, 2, 20} {
+		addr := testserver.PgBouncer(t, b.server, "transaction", sessions)
+		for _, through := range drivers {
+			e, err := pglock.New(t.Context(), pool(t, through, b.server.URLVia(addr)), pglock.Config{Timeout: 10 * time.Second})
+			if err == nil {
+				_ = e.Close()
+			}
+			if !isKind(err, driver.Unsupported) || !strings.Contains(err.Error(), "pool_mode") {
+				t.Errorf("transaction pooling over %d sessions, through %s: %v", sessions, through, err)
+			}
+		}
+	}
+	if n := b.number("SELECT count(*) FROM pg_locks WHERE locktype = 'advisory'"); n != 0 {
+		t.Errorf("%d locks are left behind at the pooler", n)
+	}
+	addr := testserver.PgBouncer(t, b.server, "session", 20)
+	for _, through := range drivers {
+		e := engine(t, pool(t, through, b.server.URLVia(addr)), pglock.Config{})
+		other := b.engine("pgx", pglock.Config{})
+		h := b.take(e, request("pooled", through, long))
+		w := b.wait(other, request("pooled", "other", long))
+		if err := h.renew(); err != nil {
+			t.Errorf("renewal through a pooler: %v", err)
+		}
+		b.released(h)
+		b.released(w.granted())
+	}
+}
+
+// TestAstray: where a pooler was not seen through at first, with a budget of one connection,
+// the first statement that goes astray ends the session, and nothing is believed to be locked.
+func TestAstray(t *testing.T) {
+	t.Parallel()
+	b := newBench(t)
+	addr := testserver.PgBouncer(t, b.server, "transaction", 5)
+	db := pool(t, "pgx", b.server.URLVia(addr))
+	e, err := pglock.New(t.Context(), db, pglock.Config{Connections: 1})
+	if err != nil {
+		return // it was seen through all the same
+	}
+	defer e.Close()
+	b.take(e, request("before", "astray", long))
+	var busy []*sql.Tx // until the engine's session serves one of them
+	for i := range 4 {
+		tx, err := db.Begin()
+		if err != nil {
+			t.Fatal(err)
+		}
+		busy = append(busy, tx)
+		if _, err := tx.Exec("SELECT 1"); err != nil {
+			t.Fatal(err)
+		}
+		_, err = e.Acquire(t.Context(), request(fmt.Sprint("astray ", i), "astray", long))
+		if err == nil {
+			continue
+		}
+		for range 2 {
+			if !strings.Contains(err.Error(), "pool_mode") {
+				t.Errorf("request %d, which went astray: %v", i, err)
+			}
+			_, err = e.Acquire(t.Context(), request("afterwards", "astray", long))
+		}
+		for _, tx := range busy {
+			_ = tx.Rollback()
+		}
+		return
+	}
+	t.Error("no request went astray")
+}
