@@ -43,6 +43,7 @@ type Engine struct {
 var _ interface {
 	driver.Engine
 	driver.Inspector
+	driver.Diagnoser
 } = (*Engine)(nil)
 
 // New returns an engine on a pool of connections to PostgreSQL, made by pgx (its stdlib) or

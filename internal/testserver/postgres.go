@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"net/url"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -63,9 +62,6 @@ func Postgres(t testing.TB, options PostgresOptions) *PostgresServer {
 // way of those who look for others.
 func postgresPrograms(t testing.TB) string {
 	t.Helper()
-	if path, err := exec.LookPath("postgres"); err == nil {
-		return filepath.Dir(path)
-	}
 	found, _ := filepath.Glob("/usr/lib/postgresql/*/bin/postgres") // the pattern is good
 	if len(found) == 0 {
 		return filepath.Dir(Need(t, "postgres"))
@@ -103,7 +99,9 @@ func (s *PostgresServer) initialize(options PostgresOptions) {
 	err := init.start()
 	if err == nil {
 		_, exited := init.running()
-		err = init.gone(exited)
+		for try := 0; try < 5 && !closed(exited); try++ { // much to do on a busy machine
+			err = init.gone(exited)
+		}
 	}
 	if err != nil {
 		s.t.Fatalf("initdb: %v\n%s", err, init.tail(2000))

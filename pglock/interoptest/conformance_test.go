@@ -1,29 +1,51 @@
 package interoptest
 
 import (
+	"os"
+	"strconv"
 	"testing"
 	"time"
 
 	"github.com/holdfast-go/holdfast/driver"
 	"github.com/holdfast-go/holdfast/driver/drivertest"
-	"github.com/holdfast-go/holdfast/internal/testserver"
 	"github.com/holdfast-go/holdfast/pglock"
 )
 
-func TestConformance(t *testing.T) {
+// TestServer is everything that goes together on one server.
+func TestServer(t *testing.T) {
 	t.Parallel()
-	server := testserver.Postgres(t, testserver.PostgresOptions{Config: []string{"max_connections = 500"}})
-	for _, through := range []string{"pgx", "postgres"} {
-		t.Run(through, func(t *testing.T) {
-			db := pool(t, through, server.URL())
+	b := newBench(t, "max_connections = 600")
+	for name, run := range map[string]func(*bench){
+		"Conformance": conformance, "Faults": faults, "HolderIsFrozen": holderIsFrozen, "Crowd": crowd,
+		"Poolers": poolers, "Astray": astray,
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			run(b.sub(t))
+		})
+	}
+}
+
+func conformance(b *bench) {
+	for _, through := range drivers {
+		b.Run(through, func(t *testing.T) {
+			db := pool(t, through, b.server.URL())
 			drivertest.Run(t, drivertest.Harness{
 				New: func(t drivertest.T) drivertest.Store {
 					return drivertest.Store{Open: func() driver.Engine {
-						return engine(t, db, pglock.Config{MaxTTL: pglock.LongestTTL, Heartbeat: 50 * time.Millisecond})
+						return engine(t, db, pglock.Config{Schema: "conformance", MaxTTL: pglock.LongestTTL, Heartbeat: 50 * time.Millisecond})
 					}}
 				},
-				TTL: 400 * time.Millisecond, Rounds: 40,
+				TTL: 400 * time.Millisecond, Rounds: rounds(),
 			})
 		})
 	}
+}
+
+// rounds is how often the cases about races try: HOLDFAST_PGLOCK_ROUNDS for long runs.
+func rounds() int {
+	if n, err := strconv.Atoi(os.Getenv("HOLDFAST_PGLOCK_ROUNDS")); err == nil {
+		return n
+	}
+	return 40
 }

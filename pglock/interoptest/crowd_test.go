@@ -5,25 +5,22 @@ import (
 	"fmt"
 	"sync"
 	"sync/atomic"
-	"testing"
 	"time"
 
 	"github.com/holdfast-go/holdfast"
 	"github.com/holdfast-go/holdfast/pglock"
 )
 
-// TestCrowd: 5,000 goroutines want 500 names, in two processes with a budget of 8 connections
+// crowd: 5,000 goroutines want 500 names, in two processes with a budget of 8 connections
 // each. Everybody is served, nobody meets another, and the budget is kept.
-func TestCrowd(t *testing.T) {
-	t.Parallel()
+func crowd(b *bench) {
 	const goroutines, names, budget = 5000, 500, 8
-	b := newBench(t)
 	var clients []*holdfast.Client
 	for i := range 2 {
 		e := b.engine(drivers[i], pglock.Config{Connections: budget})
 		c, err := holdfast.New(e, holdfast.Config{Owner: fmt.Sprint("crowd ", i)})
 		if err != nil {
-			t.Fatal(err)
+			b.Fatal(err)
 		}
 		defer c.Close()
 		clients = append(clients, c)
@@ -38,16 +35,16 @@ func TestCrowd(t *testing.T) {
 			n := i % names
 			l, err := clients[i/names%2].Mutex(fmt.Sprint("crowd ", n)).Lock(ctx)
 			if err != nil {
-				t.Errorf("goroutine %d: %v", i, err)
+				b.Errorf("goroutine %d: %v", i, err)
 				return
 			}
 			if inside[n].Add(1) > 1 {
-				t.Errorf("two hold name %d", n)
+				b.Errorf("two hold name %d", n)
 			}
 			time.Sleep(time.Millisecond)
 			inside[n].Add(-1)
 			if err := l.Unlock(); err != nil {
-				t.Errorf("goroutine %d: unlock: %v", i, err)
+				b.Errorf("goroutine %d: unlock: %v", i, err)
 			}
 			served.Add(1)
 		})
@@ -68,7 +65,7 @@ func TestCrowd(t *testing.T) {
 		}
 	}
 	if most > budget {
-		t.Errorf("%d sessions of a process at once, with a budget of %d", most, budget)
+		b.Errorf("%d sessions of a process at once, with a budget of %d", most, budget)
 	}
-	t.Logf("%d served in %v, with %d sessions of a process at most", served.Load(), time.Since(began), most)
+	b.Logf("%d served in %v, with %d sessions of a process at most", served.Load(), time.Since(began), most)
 }

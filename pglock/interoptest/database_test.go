@@ -19,6 +19,7 @@ func TestDatabase(t *testing.T) {
 	for name, run := range map[string]func(*bench){
 		"InTx": inTx, "DotNet": dotNet, "Rights": rights, "FullTable": fullTable, "LostSequence": lostSequence,
 		"WrongSequence": wrongSequence, "URL": opensURL, "NoServer": noServer, "ForeignHolder": foreignHolder, "SmallPool": smallPool,
+		"Diagnose": diagnose,
 	} {
 		t.Run(name, func(t *testing.T) { run(b.sub(t)) })
 	}
@@ -260,5 +261,28 @@ func smallPool(b *bench) {
 	db.SetMaxOpenConns(4)
 	if _, err := pglock.New(b.Context(), db, pglock.Config{}); !isKind(err, driver.Invalid) || !strings.Contains(err.Error(), "SetMaxOpenConns") {
 		b.Errorf("a small pool: %v", err)
+	}
+}
+
+func diagnose(b *bench) {
+	for _, through := range drivers {
+		e := b.engine(through, pglock.Config{Connections: 1})
+		h := b.take(e, request("diagnosed", "diagnose", long))
+		d, err := e.Diagnose(b.Context(), long)
+		if err != nil {
+			b.Fatal(err)
+		}
+		said := map[string]driver.Level{}
+		for _, f := range d.Findings {
+			said[f.Subject] = f.Level
+		}
+		for subject, level := range map[string]driver.Level{
+			"lease": driver.LevelOK, "waiting": driver.LevelNote, "locks": driver.LevelOK, "fences": driver.LevelNote, "safety": driver.LevelNote,
+		} {
+			if got, there := said[subject]; !there || got != level {
+				b.Errorf("%s is %v (%t), want %v: %+v", subject, got, there, level, d)
+			}
+		}
+		b.released(h)
 	}
 }

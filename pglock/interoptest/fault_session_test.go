@@ -16,9 +16,7 @@ const (
 	short = 1500 * time.Millisecond
 )
 
-func TestFaults(t *testing.T) {
-	t.Parallel()
-	b := newBench(t)
+func faults(b *bench) {
 	for _, through := range drivers {
 		for name, run := range map[string]func(*bench, string){
 			"SessionIsTerminated":     sessionIsTerminated,
@@ -30,7 +28,7 @@ func TestFaults(t *testing.T) {
 			"PoolIsLeftClean":         poolIsLeftClean,
 			"CancelledWaits":          cancelledWaits,
 		} {
-			t.Run(through+"/"+name, func(t *testing.T) {
+			b.Run(through+"/"+name, func(t *testing.T) {
 				t.Parallel()
 				run(b.sub(t), through)
 			})
@@ -73,7 +71,7 @@ func waiterIsTerminated(b *bench, through string) {
 	b.eventually("the request waits in the server", func() bool { return b.blocked(owner) == 1 })
 	b.terminate(owner, "wait_event = 'advisory'")
 	b.eventually("it waits again", func() bool { return b.blocked(owner) == 1 })
-	b.terminate(owner, "wait_event <> 'advisory'")
+	b.terminate(owner, "state = 'idle'")
 	if b.blocked(owner) != 1 {
 		b.Errorf("the end of the other session has ended the wait")
 	}
@@ -173,8 +171,8 @@ func poolIsLeftClean(b *bench, through string) {
 	e := engine(b.T, db, pglock.Config{})
 	h := b.take(e, request(owner, owner, long))
 	other := b.engine("pgx", pglock.Config{})
-	w := b.wait(other, request(owner, "other", long))
-	b.eventually("somebody waits", func() bool { return b.blocked("other") > 0 })
+	w := b.wait(other, request(owner, "after "+owner, long))
+	b.eventually("somebody waits", func() bool { return b.blocked("after "+owner) > 0 })
 	b.released(h)
 	b.released(w.granted())
 	if err := e.Close(); err != nil {

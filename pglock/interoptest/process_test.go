@@ -9,7 +9,6 @@ import (
 	"os/exec"
 	"strings"
 	"syscall"
-	"testing"
 	"time"
 
 	"github.com/holdfast-go/holdfast/driver"
@@ -19,7 +18,7 @@ import (
 // childVariable has the test binary be a process that holds a lock: its value is the URL.
 const childVariable = "HOLDFAST_PGLOCK_CHILD"
 
-// child takes a lock, says so, and renews it until it is lost.
+// child takes a lock, says so, and renews it until it is losb.
 func child() {
 	db, err := sql.Open("pgx", os.Getenv(childVariable))
 	if err != nil {
@@ -44,42 +43,40 @@ func child() {
 	}
 }
 
-// TestHolderIsFrozen: a process that holds a lock is stopped past its lease. The server ends
+// holderIsFrozen: a process that holds a lock is stopped past its lease. The server ends
 // its session, who waits gets the lock, and the process finds out when it goes on.
-func TestHolderIsFrozen(t *testing.T) {
-	t.Parallel()
-	b := newBench(t)
+func holderIsFrozen(b *bench) {
 	cmd := exec.Command(os.Args[0])
 	cmd.Env = append(os.Environ(), childVariable+"="+b.server.URL())
 	out, err := cmd.StdoutPipe()
 	if err != nil {
-		t.Fatal(err)
+		b.Fatal(err)
 	}
 	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
+		b.Fatal(err)
 	}
-	t.Cleanup(func() { _ = cmd.Process.Kill(); _ = cmd.Wait() })
+	b.Cleanup(func() { _ = cmd.Process.Kill(); _ = cmd.Wait() })
 	lines := bufio.NewScanner(out)
 	if !lines.Scan() || lines.Text() != "held" {
-		t.Fatalf("the child says %q", lines.Text())
+		b.Fatalf("the child says %q", lines.Text())
 	}
 	e := b.engine("pgx", pglock.Config{})
-	w := b.wait(e, request("frozen", "waiter", long))
-	b.eventually("it waits", func() bool { return b.blocked("waiter") == 1 })
+	w := b.wait(e, request("frozen", "thawed", long))
+	b.eventually("it waits", func() bool { return b.blocked("thawed") == 1 })
 	if err := cmd.Process.Signal(syscall.SIGSTOP); err != nil {
-		t.Fatal(err)
+		b.Fatal(err)
 	}
 	frozen := time.Now()
 	next := w.granted()
-	t.Logf("granted %v after the holder with a TTL of %v was frozen", time.Since(frozen), short)
+	b.Logf("granted %v after the holder with a TTL of %v was frozen", time.Since(frozen), short)
 	if err := cmd.Process.Signal(syscall.SIGCONT); err != nil {
-		t.Fatal(err)
+		b.Fatal(err)
 	}
 	if !lines.Scan() || !strings.HasPrefix(lines.Text(), "renewal: lost") {
-		t.Errorf("the child says %q when it goes on", lines.Text())
+		b.Errorf("the child says %q when it goes on", lines.Text())
 	}
 	if err := next.renew(); err != nil {
-		t.Errorf("renewal of the new holder: %v", err)
+		b.Errorf("renewal of the new holder: %v", err)
 	}
 	b.released(next)
 }

