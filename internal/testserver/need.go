@@ -13,6 +13,8 @@ var packages = map[string]string{
 	"gcc":          "build-essential", // with what it links
 	"postgres":     "postgresql",
 	"pgbouncer":    "pgbouncer",
+	"mariadb-install-db": "mariadb-server",
+	"mariadbd":           "mariadb-server",
 }
 
 // Need returns the path of a program. Where it is not installed the test is skipped, or fails

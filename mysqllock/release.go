@@ -1,0 +1,47 @@
+package mysqllock
+
+import (
+	"context"
+
+	"github.com/holdfast-go/holdfast/driver"
+)
+
+// Release implements driver.Engine.
+func (e *Engine) Release(ctx context.Context, c driver.Claim) error {
+	if err := e.enter(ctx); err != nil {
+		return err
+	}
+	defer e.leave()
+	n := e.open(c.Name)
+	defer e.close(c.Name)
+	for {
+		if err := e.idle(ctx, n); err != nil {
+			return err
+		}
+		if sh := n.find(c.Token); sh != nil {
+			done := make(chan error, 1)
+			e.giveBack(n, sh, func(err error) { done <- err })
+			e.mu.Unlock()
+			select {
+			case err := <-done:
+				if err != nil {
+					return driver.Fail(driver.Lost, err)
+				}
+				return nil
+			case <-ctx.Done():
+				return ended(ctx.Err())
+			}
+		}
+		a := n.asking[c.Token]
+		e.mu.Unlock()
+		if a == nil {
+			return errNotHeld
+		}
+		a.withdraw(errWithdrawn)
+		select {
+		case <-a.over:
+		case <-ctx.Done():
+			return ended(ctx.Err())
+		}
+	}
+}

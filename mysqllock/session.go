@@ -1,0 +1,327 @@
+package mysqllock
+
+import (
+	"context"
+	"database/sql"
+	sqldriver "database/sql/driver"
+	"fmt"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/holdfast-go/holdfast/driver"
+)
+
+// session is a place for one connection to the server, and what it is used for. What is asked of
+// a session while a statement is under way is done in the next turn, together where it can be.
+//
+// The connection is opened when it is first needed. When it ends, for whatever reason, all
+// shares that were held in it are lost: they are struck from the engine's books before anything
+// is done on a new one. So no share ever outlives its connection.
+type session struct {
+	e      *Engine
+	shares map[*share]struct{} // held in the connection; guarded by Engine.mu
+	lent   bool                // to a request that waits, or holds what it waited for; guarded by Engine.mu
+
+	mu      sync.Mutex
+	queue   []*job
+	running bool
+	abort   context.CancelFunc // ends the statement under way, and the connection with it
+
+	id atomic.Uint64 // of the connection, as the server counts them; 0 while there is none
+
+	// Used in turns only.
+	conn  *sql.Conn // nil while there is none
+	mark  string    // a lock of the session's own, which shows that it is still the same
+	lease int       // wait_timeout, in seconds
+	used  driver.Instant
+}
+
+// job is something to be done in a session's turn: exactly one of try, free and run.
+type job struct {
+	try  *wanted
+	ttl  time.Duration // of the share that is tried for
+	free string        // the key to release
+	run  func() error
+	then func(error) // told what came of it, on the session's goroutine
+}
+
+// submit has j done. then is called in any case.
+func (s *session) submit(j *job) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.queue = append(s.queue, j)
+	if !s.running {
+		s.running = true
+		s.e.calls.Go(s.work)
+	}
+}
+
+// do has f run in a turn and waits for it, or for the end of ctx.
+func (s *session) do(ctx context.Context, f func() error) error {
+	done := make(chan error, 1)
+	s.submit(&job{run: f, then: func(err error) { done <- err }})
+	select {
+	case err := <-done:
+		return err
+	case <-ctx.Done():
+		return ended(ctx.Err())
+	}
+}
+
+// work takes turns until there is nothing left to do.
+func (s *session) work() {
+	for {
+		s.mu.Lock()
+		jobs := s.queue
+		s.queue = nil
+		if len(jobs) == 0 {
+			s.running = false
+			s.mu.Unlock()
+			return
+		}
+		s.mu.Unlock()
+		s.turn(jobs)
+	}
+}
+
+// turn does what is asked: releases first, for somebody may be waiting for them.
+func (s *session) turn(jobs []*job) {
+	var tries, frees []*job
+	for _, j := range jobs {
+		switch {
+		case j.try != nil:
+			tries = append(tries, j)
+		case j.free != "":
+			frees = append(frees, j)
+		}
+	}
+	s.free(frees)
+	s.try(tries)
+	for _, j := range jobs {
+		if j.run != nil {
+			j.then(j.run())
+		}
+	}
+	s.forget(manySpent)
+	s.used = s.e.clock.Now()
+}
+
+// exec runs a statement that answers with a number, and may wait at the server for so long.
+func (s *session) exec(text string, wait time.Duration) (int64, error) {
+	ctx, cancel := context.WithTimeout(s.e.life, s.e.cfg.Timeout+wait)
+	defer cancel()
+	s.mu.Lock()
+	s.abort = cancel
+	s.mu.Unlock()
+	result, err := s.conn.ExecContext(ctx, text)
+	if err != nil {
+		return 0, err
+	}
+	return result.LastInsertId()
+}
+
+// query runs a statement that answers with one row.
+func (s *session) query(text string, into ...any) error {
+	ctx, cancel := context.WithTimeout(s.e.life, s.e.cfg.Timeout)
+	defer cancel()
+	return s.conn.QueryRowContext(ctx, text).Scan(into...)
+}
+
+// need sees to it that there is a connection, with a lease of at least ttl.
+func (s *session) need(ttl time.Duration) error {
+	seconds := wholeSeconds(ttl)
+	if s.conn != nil && !s.busy() && s.e.clock.Now().Sub(s.used) > time.Duration(s.lease)*time.Second/2 {
+		// The server may have ended it while nothing was held; so it may be ended now.
+		if s.check() != nil {
+			s.end()
+		}
+	}
+	s.used = s.e.clock.Now()
+	if s.conn == nil {
+		return s.open(max(seconds, 1))
+	}
+	if seconds > s.lease {
+		return s.setLease(seconds)
+	}
+	return nil
+}
+
+// wholeSeconds rounds up to what wait_timeout can be.
+func wholeSeconds(d time.Duration) int { return int((d + time.Second - 1) / time.Second) }
+
+// setLease makes the server end the session when it has heard nothing for so many seconds.
+func (s *session) setLease(seconds int) error {
+	_, err := s.exec(fmt.Sprintf("SET SESSION wait_timeout=%d", seconds), 0)
+	if err == nil {
+		s.lease = seconds
+	}
+	return err
+}
+
+// open takes a connection from the DB and prepares it.
+func (s *session) open(lease int) error {
+	ctx, cancel := context.WithTimeout(s.e.life, s.e.cfg.Timeout)
+	defer cancel()
+	conn, err := s.e.db.Conn(ctx)
+	if err != nil {
+		if ctx.Err() != nil && s.e.life.Err() == nil {
+			err = fmt.Errorf("no connection to be had within %v: does the server answer, and does the DB's limit leave one? (%w)", s.e.cfg.Timeout, err)
+		}
+		return &driver.Error{Kind: driver.Unavailable, Outcome: driver.NotApplied, Err: err}
+	}
+	s.conn = conn
+	if err := s.prepare(ctx, lease); err != nil {
+		s.end()
+		d := s.e.classify(err, driver.NotApplied)
+		d.Outcome = driver.NotApplied // nothing was asked for yet
+		return d
+	}
+	return nil
+}
+
+// prepare makes a fresh connection ours, and looks whether locks can be relied on at its server.
+func (s *session) prepare(ctx context.Context, lease int) error {
+	for _, text := range []string{
+		"SET SESSION autocommit=1, sql_mode='STRICT_ALL_TABLES', time_zone='+00:00', innodb_lock_wait_timeout=" +
+			fmt.Sprint(max(1, wholeSeconds(s.e.cfg.Timeout)-1)),
+		"SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED", // no gaps are locked
+	} {
+		if _, err := s.conn.ExecContext(ctx, text); err != nil {
+			return err
+		}
+	}
+	if err := s.setLease(lease); err != nil {
+		return err
+	}
+	mark := sessionKey()
+	var id uint64
+	var version string
+	var schema sql.NullString
+	var got sql.NullInt64
+	row := s.conn.QueryRowContext(ctx, "SELECT CONNECTION_ID(), VERSION(), DATABASE(), GET_LOCK('"+mark+"',0)")
+	if err := row.Scan(&id, &version, &schema, &got); err != nil {
+		return err
+	}
+	if err := checkVersion(version); err != nil {
+		return err
+	}
+	v, err := s.variables(ctx, "wsrep_on", "group_replication_group_name", "group_replication_single_primary_mode", "wait_timeout")
+	if err != nil {
+		return err
+	}
+	if err := checkNode(v, s.e.cfg.SingleNode); err != nil {
+		return err
+	}
+	s.mark = mark
+	s.id.Store(id)
+	if got.Int64 != 1 || v["wait_timeout"] != fmt.Sprint(lease) {
+		return driver.Fail(driver.Unsupported, errSwapped)
+	}
+	if err := s.check(); err != nil {
+		return err
+	}
+	if err := s.e.settlePrefix(schema.String); err != nil {
+		return err
+	}
+	return s.settleSchema()
+}
+
+// check proves that the session is the one that was opened, and so holds all it was granted.
+func (s *session) check() error {
+	if s.conn == nil {
+		return errGone
+	}
+	var same sql.NullBool
+	if err := s.query("SELECT IS_USED_LOCK('"+s.mark+"')=CONNECTION_ID()", &same); err != nil {
+		return err
+	}
+	if !same.Bool {
+		return errSwapped
+	}
+	return nil
+}
+
+// survives says whether the session outlived a statement that failed with err. If not, it is
+// ended, and what it held is lost.
+func (s *session) survives(err error) bool {
+	if s.conn == nil {
+		return false
+	}
+	if codeOf(err) != 0 && s.check() == nil {
+		return true
+	}
+	s.end()
+	return false
+}
+
+// end gives up the connection. Its shares are lost before anything else is done. The connection
+// is never handed back for others to use: it has locks and settings of ours.
+func (s *session) end() {
+	s.e.loseAll(s)
+	if s.conn == nil {
+		return
+	}
+	_ = s.conn.Raw(func(any) error { return sqldriver.ErrBadConn }) // so that the pool closes it
+	_ = s.conn.Close()
+	s.conn = nil
+	s.id.Store(0)
+}
+
+// busy reports whether shares are held in the session.
+func (s *session) busy() bool {
+	s.e.mu.Lock()
+	defer s.e.mu.Unlock()
+	return len(s.shares) > 0
+}
+
+// free releases the locks of jobs, many in a statement.
+func (s *session) free(jobs []*job) {
+	const most = 64
+	for len(jobs) > 0 {
+		part := jobs[:min(len(jobs), most)]
+		jobs = jobs[len(part):]
+		keys := make([]string, len(part))
+		for i, j := range part {
+			keys[i] = j.free
+		}
+		err := s.freeKeys(keys)
+		for _, j := range part {
+			j.then(err)
+		}
+	}
+}
+
+// freeKeys releases locks that the session holds. When it fails the session is over, and they
+// are free with that.
+func (s *session) freeKeys(keys []string) error {
+	if s.conn == nil {
+		return errGone
+	}
+	for try := 1; ; try++ {
+		var answer string
+		err := s.query(releaseText(keys), &answer)
+		switch {
+		case err == nil && countHeld(answer) == len(keys):
+			return nil
+		case err == nil && try == 1: // not ours: another session than we think has answered
+			err = errSwapped
+		case err == nil:
+			return nil // the first try was interrupted half-way
+		}
+		if codeOf(err) != codeInterrupted || !s.survives(err) || try == 3 {
+			s.end()
+			return fmt.Errorf("%w (%w)", errGone, err)
+		}
+	}
+}
+
+func countHeld(answer string) int {
+	n := 0
+	for _, c := range answer {
+		if c == '1' {
+			n++
+		}
+	}
+	return n
+}

@@ -1,0 +1,192 @@
+package mysqllock
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/holdfast-go/holdfast/driver"
+)
+
+// try tries for the shares of jobs, as many in a statement as its answer has room for.
+func (s *session) try(jobs []*job) {
+	for len(jobs) > 0 {
+		part := jobs[:min(len(jobs), maxTries)]
+		jobs = jobs[len(part):]
+		all := make([]*wanted, len(part))
+		longest := time.Duration(0)
+		for i, j := range part {
+			all[i], longest = j.try, max(longest, j.ttl)
+		}
+		fresh := s.conn == nil
+		err := s.needAndTake(longest, all, 0)
+		if err != nil && !fresh && s.conn == nil && !errors.Is(err, context.DeadlineExceeded) {
+			// The connection had ended, and what it may have granted with it.
+			err = s.needAndTake(longest, all, 0)
+		}
+		for _, j := range part {
+			j.then(err)
+		}
+	}
+}
+
+// needAndTake is take on a connection that may have to be opened first.
+func (s *session) needAndTake(ttl time.Duration, all []*wanted, seconds int) error {
+	if err := s.need(ttl); err != nil {
+		return err
+	}
+	// What a token held was lost if the connection is a new one.
+	s.e.mu.Lock()
+	for _, w := range all {
+		if w.key == "" {
+			w.key = keyOf(s.e.full(w.name))
+		}
+		_, w.held = s.shares[w.again]
+		w.granted = false
+	}
+	s.e.mu.Unlock()
+	return s.take(all, seconds)
+}
+
+// maxRepeats is how often a statement is repeated that failed through no fault of its own.
+const maxRepeats = 3
+
+// take tries for shares, and waits for each for up to so many whole seconds. On failure it holds
+// none of those that it did not hold before.
+func (s *session) take(all []*wanted, seconds int) error {
+	for repeat := 0; ; repeat++ {
+		sent := s.e.clock.Now()
+		for _, w := range all {
+			w.sent = sent
+		}
+		answer, err := s.exec(tryText(s.e.cfg.quoted(), s.id.Load(), seconds, all), time.Duration(seconds)*time.Second)
+		if err == nil {
+			if readTry(answer, all) {
+				return s.heedPermits(all)
+			}
+			err = errGarbled // the counter was missing, and is there now
+		}
+		code := codeOf(err)
+		if undone := s.undo(all, err); undone != nil {
+			return s.e.classify(undone, driver.Unknown)
+		}
+		switch {
+		case code == codeNoTable && repeat < maxRepeats: // it is gone since the connection was opened
+			if err := s.settleSchema(); err != nil {
+				s.survives(err)
+				return s.e.classify(err, driver.NotApplied)
+			}
+		case seconds > 0 && code == codeInterrupted:
+			return nil // nobody waits any more, or somebody asked the server to end the wait
+		case repeat >= maxRepeats, code != codeDeadlock && code != codeInterrupted && err != errGarbled:
+			return s.e.classify(err, driver.NotApplied)
+		}
+	}
+}
+
+// undo frees what a statement that failed may have locked, so that nothing is held without a
+// number. The error is not nil when the session is over.
+func (s *session) undo(all []*wanted, err error) error {
+	if err != errGarbled && !s.survives(err) {
+		return err
+	}
+	var keys []string
+	for _, w := range all {
+		w.granted = false
+		if !w.held {
+			keys = append(keys, w.key)
+		}
+	}
+	if len(keys) == 0 {
+		return nil
+	}
+	var answer string
+	if failed := s.query(releaseText(keys), &answer); failed != nil {
+		s.end() // frees them as well
+		return fmt.Errorf("%w (%w)", err, failed)
+	}
+	return nil
+}
+
+// heedPermits gives exclusive shares back that were granted beside permits of the same name.
+//
+// Who takes a permit writes its row, and only then looks whether the name is locked; who locks
+// the name does so first, and only then looks for rows. So not both can miss the other.
+func (s *session) heedPermits(all []*wanted) error {
+	var keys []string
+	for _, w := range all {
+		if w.granted && w.permits && w.group == "" && !w.held {
+			keys = append(keys, w.key)
+		}
+	}
+	if len(keys) == 0 {
+		return nil
+	}
+	found, err := s.entries("grp IN " + list(keys))
+	if err != nil {
+		if undone := s.undo(all, err); undone != nil {
+			err = undone
+		}
+		return s.e.classify(err, driver.NotApplied)
+	}
+	var back []string
+	for _, w := range all {
+		for _, row := range found {
+			if row.group == w.key && w.granted && !w.held {
+				w.granted = false
+				back = append(back, w.key)
+				s.e.spend(w.key, w.fence+int64(w.got)-1)
+			}
+		}
+	}
+	if len(back) == 0 {
+		return nil
+	}
+	if err := s.freeKeys(back); err != nil {
+		return s.e.classify(err, driver.Unknown)
+	}
+	return nil
+}
+
+// entries returns the rows of shares that are held, among those for which where is true.
+func (s *session) entries(where string) ([]entry, error) {
+	ctx, cancel := context.WithTimeout(s.e.life, s.e.cfg.Timeout)
+	defer cancel()
+	rows, err := s.conn.QueryContext(ctx, entriesText(s.e.cfg.quoted(), where))
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	var all []entry
+	for rows.Next() {
+		var r entry
+		if err := rows.Scan(&r.key, &r.fence, &r.since, &r.conn, &r.group, &r.weight, &r.limit, &r.span, &r.owner, &r.name); err != nil {
+			return nil, err
+		}
+		all = append(all, r)
+	}
+	return all, rows.Err()
+}
+
+// userOf returns the connection that holds a lock, 0 for none.
+func (s *session) userOf(key string) (uint64, error) {
+	var id sql.Null[uint64]
+	err := s.query("SELECT IS_USED_LOCK('"+key+"')", &id)
+	return id.V, err
+}
+
+// forget takes away rows of shares that are over, once there are so many of them.
+func (s *session) forget(least int) {
+	if s.conn == nil {
+		return
+	}
+	spent := s.e.takeSpent(least)
+	if len(spent) == 0 {
+		return
+	}
+	if _, err := s.exec(forgetText(s.e.cfg.quoted(), spent), 0); err != nil {
+		s.survives(err) // the rows do no harm, and are swept away by the next engine that opens
+	}
+}

@@ -1,0 +1,135 @@
+package mysqllock
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/holdfast-go/holdfast/driver"
+)
+
+const (
+	// waitSeconds is how long a request waits at the server in one statement. It bounds for how
+	// long a process that died goes on waiting.
+	waitSeconds = 2
+
+	// killEvery is how often the server is asked to end a wait, killFor for how long: then the
+	// connection is cut.
+	killEvery = 20 * time.Millisecond
+	killFor   = time.Second
+)
+
+// lend returns a session that nobody uses, or nil. e.mu is locked.
+func (e *Engine) lend() *session {
+	for _, s := range e.waiters {
+		if !s.lent {
+			s.lent = true
+			return s
+		}
+	}
+	return nil
+}
+
+// waitAtServer has the request wait in a session of its own. What it is granted stays there until
+// it is released: no session can release a lock while it waits for another.
+func (e *Engine) waitAtServer(ctx context.Context, n *name, req *driver.Request, s *session, w *wait) (driver.Grant, error) {
+	for {
+		began := e.clock.Now()
+		copied := *req
+		a := e.newAttempt(n, &copied, s)
+		e.open(req.Name) // settle drops it
+		s.submit(&job{
+			run:  a.waitTurn,
+			then: func(err error) { a.settle(err, false) },
+		})
+		g, err := a.result(ctx, func() { e.interrupt(a) })
+		switch {
+		case err == nil && e.clock.Now().Sub(g.Sent) > req.TTL/8:
+			return e.prove(ctx, n, req, g), nil
+		case err == nil:
+			return g, nil
+		case isHeld(err) && e.clock.Now().Sub(began) >= waitSeconds*time.Second/2:
+			continue
+		}
+		a.returnSession()
+		w.poll = true
+		if isHeld(err) || ctx.Err() == nil && !e.closed.Load() {
+			// Not granted at once, and refused at once: permits are in the way. Or the session
+			// has failed, and the next try shows whether the server has.
+			return driver.Grant{}, nil
+		}
+		return g, err
+	}
+}
+
+// returnSession gives the session of an attempt that got nothing back for others to use, when
+// it is done.
+func (a *attempt) returnSession() {
+	s, e := a.s, a.e
+	s.submit(&job{run: func() error { return nil }, then: func(error) {
+		e.mu.Lock()
+		defer e.mu.Unlock()
+		if len(s.shares) == 0 {
+			s.lent = false
+		}
+	}})
+}
+
+// waitTurn is what is done in the session that waits.
+func (a *attempt) waitTurn() error {
+	e, s := a.e, a.s
+	if err := s.need(a.req.TTL); err != nil {
+		return err
+	}
+	e.mu.Lock()
+	stopped := a.stopped
+	e.mu.Unlock()
+	if stopped {
+		return nil
+	}
+	return s.needAndTake(a.req.TTL, []*wanted{&a.want}, waitSeconds)
+}
+
+// interrupt ends an attempt that waits at the server, and returns when it has ended. It may have
+// been granted in that moment.
+func (e *Engine) interrupt(a *attempt) {
+	e.mu.Lock()
+	a.stopped = true
+	e.mu.Unlock()
+	ctx, cancel := context.WithTimeout(context.Background(), killFor)
+	defer cancel()
+	for ctx.Err() == nil {
+		if id := a.s.id.Load(); id != 0 {
+			_ = e.onMain(ctx, func(main *session) error {
+				_, err := main.exec(fmt.Sprintf("KILL QUERY %d", id), 0)
+				return err
+			})
+		}
+		select {
+		case <-a.done:
+			return
+		case <-time.After(killEvery): // the statement may only now have reached the server
+		}
+	}
+	a.s.mu.Lock()
+	if a.s.abort != nil {
+		a.s.abort()
+	}
+	a.s.mu.Unlock()
+}
+
+// prove looks whether what was granted after a long wait is still held, and counts its TTL anew.
+// The grant that it returns is empty when that cannot be shown: the next try does, or fails.
+func (e *Engine) prove(ctx context.Context, n *name, req *driver.Request, g driver.Grant) driver.Grant {
+	sent := e.clock.Now()
+	if err := e.Renew(ctx, []driver.Claim{req.Claim(g)})[0]; err != nil {
+		e.mu.Lock()
+		defer e.mu.Unlock()
+		if sh := n.find(req.Token); sh != nil && !n.busy {
+			e.giveBack(n, sh, func(error) {})
+		}
+		return driver.Grant{}
+	}
+	g.Sent = sent
+	return g
+}
