@@ -31,9 +31,11 @@ var forbidden = []struct{ folder, imports, why string }{
 	{"driver", `^github\.com/holdfast-go/holdfast$`, "engines must not need the core"},
 	{"memlock", `^github\.com/holdfast-go/holdfast$`, "engines must not need the core"},
 	{"filelock", `^github\.com/holdfast-go/holdfast$`, "engines must not need the core"},
+	{"mysqllock", `^github\.com/holdfast-go/holdfast$`, "engines must not need the core"},
 	{".", `^testing$`, "users must not link the testing package"},
 	{"memlock", `^testing$`, "users must not link the testing package"},
 	{"filelock", `^testing$`, "users must not link the testing package"},
+	{"mysqllock", `^testing$`, "users must not link the testing package"},
 	{"driver", `^testing$`, "users must not link the testing package"},
 	{".", `^net/http$`, "a lock needs no web server"},
 }

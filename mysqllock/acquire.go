@@ -28,13 +28,16 @@ func (e *Engine) Acquire(ctx context.Context, req driver.Request) (driver.Grant,
 	var w wait
 	for {
 		g, err := e.attempt(ctx, n, &req)
-		if err == nil || !isHeld(err) {
+		switch {
+		case err == nil:
+			return g, nil
+		case isHeld(err) && !req.Wait:
+			return g, e.nameHolder(ctx, err, &req)
+		case isHeld(err):
+			w.refused, w.heard = true, e.clock.Now()
+		case !w.ridesOut(ctx, e, err):
 			return g, w.blame(ctx, err)
 		}
-		if !req.Wait {
-			return g, e.nameHolder(ctx, err, &req)
-		}
-		w.refused = true
 		if g, err = e.await(ctx, n, &req, &w); err != nil || g.Fence > 0 {
 			return g, w.blame(ctx, err)
 		}
@@ -43,9 +46,23 @@ func (e *Engine) Acquire(ctx context.Context, req driver.Request) (driver.Grant,
 
 // wait is how a request that waits has fared so far.
 type wait struct {
-	refused bool          // somebody held the share
-	pause   time.Duration // before the next try
-	poll    bool          // waiting at the server did not help
+	refused bool           // somebody held the share
+	pause   time.Duration  // before the next try
+	poll    bool           // waiting at the server did not help
+	heard   driver.Instant // when that was last said
+}
+
+// rideOut is for how long a request that waits bears with a server that does not answer: a
+// restart, or a session that was killed, does not end it.
+const rideOut = 30 * time.Second
+
+func (w *wait) ridesOut(ctx context.Context, e *Engine, err error) bool {
+	var d *driver.Error
+	if !w.refused || ctx.Err() != nil || e.closed.Load() || !errors.As(err, &d) || d.Kind != driver.Unavailable {
+		return false
+	}
+	w.poll = true
+	return e.clock.Now().Sub(w.heard) < rideOut
 }
 
 // blame corrects the error of a request that waited for a holder until its context ended.

@@ -26,21 +26,19 @@ func (e *Engine) Renew(ctx context.Context, claims []driver.Claim) []error {
 	}
 	defer e.leave()
 	sent := e.clock.Now()
-	type round struct{ done chan []renewal }
-	var rounds []round
-	for s, batch := range e.sort(claims, errs) {
-		done := make(chan []renewal, 1)
-		rounds = append(rounds, round{done})
-		s.submit(&job{run: func() error { s.renew(batch, sent); return nil }, then: func(error) { done <- batch }})
+	batches := e.sort(claims, errs)
+	done := make(chan []renewal, len(batches))
+	for s, batch := range batches {
 		for _, r := range batch {
 			errs[r.at] = ended(context.DeadlineExceeded) // until the answer comes
 		}
+		s.submit(&job{run: func() error { s.renew(batch, sent); return nil }, then: func(error) { done <- batch }})
 	}
-	for _, r := range rounds {
+	for range batches {
 		select {
-		case batch := <-r.done:
-			for _, b := range batch {
-				errs[b.at] = b.err
+		case batch := <-done:
+			for _, r := range batch {
+				errs[r.at] = r.err
 			}
 		case <-ctx.Done():
 			return errs

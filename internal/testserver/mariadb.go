@@ -86,10 +86,13 @@ func (s *MariaDBServer) account() string {
 
 func (s *MariaDBServer) data() string { return filepath.Join(s.folder, "data") }
 
+// scratch is for temporary files: servers that share a folder for them get into each other's way.
+func (s *MariaDBServer) scratch() string { return filepath.Join(s.folder, "scratch") }
+
 // install makes the data folder.
 func (s *MariaDBServer) install(program string) {
 	s.t.Helper()
-	err := os.Mkdir(s.data(), 0o700)
+	err := errors.Join(os.Mkdir(s.data(), 0o700), os.Mkdir(s.scratch(), 0o700))
 	if err == nil && os.Getuid() == 0 {
 		err = s.handOver()
 	}
@@ -97,7 +100,7 @@ func (s *MariaDBServer) install(program string) {
 		s.t.Fatal(err)
 	}
 	cmd := exec.Command(program, "--no-defaults", "--auth-root-authentication-method=normal", "--skip-test-db",
-		"--user="+s.account(), "--datadir="+s.data())
+		"--user="+s.account(), "--datadir="+s.data(), "--tmpdir="+s.scratch())
 	if out, err := cmd.CombinedOutput(); err != nil {
 		s.t.Fatalf("mariadb-install-db: %v\n%s", err, out)
 	}
@@ -122,7 +125,7 @@ func (s *MariaDBServer) handOver() error {
 	if err := errors.Join(err1, err2); err != nil {
 		return err
 	}
-	for _, folder := range []string{s.data(), filepath.Join(s.data(), mariadbSchema)} {
+	for _, folder := range []string{s.data(), s.scratch(), filepath.Join(s.data(), mariadbSchema)} {
 		if err := os.Chown(folder, uid, gid); err != nil && !errors.Is(err, os.ErrNotExist) {
 			return err
 		}
@@ -138,7 +141,7 @@ func (s *MariaDBServer) handOver() error {
 
 func (s *MariaDBServer) args() []string {
 	return append([]string{
-		"--no-defaults", "--user=" + s.account(), "--datadir=" + s.data(),
+		"--no-defaults", "--user=" + s.account(), "--datadir=" + s.data(), "--tmpdir=" + s.scratch(),
 		"--bind-address=127.0.0.1", "--port=" + strconv.Itoa(s.port), "--socket=",
 		"--pid-file=" + filepath.Join(s.data(), "pid"), "--skip-name-resolve",
 		"--innodb-flush-log-at-trx-commit=2", "--innodb-buffer-pool-size=16M", "--max-connections=500",

@@ -1,0 +1,212 @@
+package interoptest
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"testing"
+	"time"
+
+	"github.com/holdfast-go/holdfast"
+	"github.com/holdfast-go/holdfast/internal/testserver"
+)
+
+// The session that holds locks is killed: all of its leases are lost, none comes back though the
+// engine connects anew, and what is locked next has larger fences.
+func TestFaultKillOfTheHolder(t *testing.T) {
+	t.Parallel()
+	l := newLab(t)
+	c, other := l.client("", "", 3*time.Second), l.process()
+	first, second := l.lock(c, "first"), l.lock(c, "second")
+	killed := l.holderOf("first")
+	if killed == 0 || killed != l.holderOf("second") {
+		l.Fatalf("the locks are held by %d and %d, want one session", killed, l.holderOf("second"))
+	}
+	l.do("KILL ?", killed)
+	l.eventually("the lock is free", func() bool { return l.holderOf("first") == 0 })
+
+	// A new connection, with both leases still believed in.
+	third := l.lock(c, "third")
+	l.says(first.Extend(l.context(), time.Second), holdfast.ErrLost)
+	l.lost(first)
+	l.lost(second)
+	if l.holderOf("first")+l.holderOf("second") != 0 {
+		l.Error("a lock that was lost is held")
+	}
+	next := l.lock(other, "first")
+	if next.Fence() <= first.Fence() {
+		l.Errorf("fence %d after %d", next.Fence(), first.Fence())
+	}
+	l.says(second.Unlock(), holdfast.ErrLost)
+	l.unlock(third)
+	l.unlock(next)
+}
+
+// The session that waits is killed, its statement is killed, and it waits on: it is granted the
+// lock when that is free.
+func TestFaultKillOfTheWaiter(t *testing.T) {
+	t.Parallel()
+	l := newLab(t)
+	holder, other := l.process(), l.process()
+	for _, text := range []string{"KILL QUERY ?", "KILL ?"} {
+		lease := l.lock(holder, "name")
+		w := l.waiter(other, "name")
+		killed := l.waiterOf("name")
+		l.do(text, killed)
+		l.eventually("another wait", func() bool {
+			id := l.waiterOf("name")
+			return id != 0 && (id != killed || text == "KILL QUERY ?")
+		})
+		w.stillWaits()
+		l.unlock(lease)
+		next := w.granted()
+		if next.Fence() <= lease.Fence() {
+			l.Errorf("%s: fence %d after %d", text, next.Fence(), lease.Fence())
+		}
+		l.unlock(next)
+	}
+}
+
+// What was waited for is lost with the session that waited, and nothing else is.
+func TestFaultKillOfWhatWasWaitedFor(t *testing.T) {
+	t.Parallel()
+	l := newLab(t)
+	holder, other := l.process(), l.client("", "", 3*time.Second)
+	before := l.lock(holder, "name")
+	kept := l.lock(other, "kept")
+	w := l.waiter(other, "name")
+	l.unlock(before)
+	lease := w.granted()
+	if l.holderOf("name") == l.holderOf("kept") {
+		l.Fatal("what was waited for is in the session of the others")
+	}
+	l.do("KILL ?", l.holderOf("name"))
+	l.lost(lease)
+	if err := kept.Extend(l.context(), 3*time.Second); err != nil {
+		l.Errorf("the other lease: %v", err)
+	}
+	l.unlock(kept)
+}
+
+// A restart of the server ends all locks. Fences go on, for they are on disk.
+func TestFaultRestart(t *testing.T) {
+	t.Parallel()
+	l := newLab(t)
+	c, other := l.client("", "", 3*time.Second), l.process()
+	lease := l.lock(c, "name")
+	w := l.waiter(other, "name")
+	l.server.Restart()
+	l.lost(lease)
+	next := w.granted() // the wait outlives the restart
+	if next.Fence() <= lease.Fence() {
+		l.Errorf("fence %d after %d", next.Fence(), lease.Fence())
+	}
+	l.unlock(next)
+}
+
+// A client that is cut off loses its lease, by its own clock and then at the server, and somebody
+// else gets the lock. Back again it can lock.
+func TestFaultNetworkCut(t *testing.T) {
+	t.Parallel()
+	l := newLab(t)
+	p := testserver.Proxy(t, l.server.Addr())
+	cut, other := l.client(p.Addr(), "timeout=1s", 2*time.Second), l.process()
+	lease := l.lock(cut, "name")
+	w := l.waiter(other, "name")
+	p.Partition()
+	l.Cleanup(p.Heal)
+	l.lost(lease)
+	next := w.granted()
+	if next.Fence() <= lease.Fence() {
+		l.Errorf("fence %d after %d", next.Fence(), lease.Fence())
+	}
+	p.Heal()
+	l.unlock(next)
+	l.unlock(l.lock(cut, "name"))
+}
+
+// The reply to a request that was granted is lost: the call fails without a lease, nobody else is
+// kept out for long, and nothing that went unanswered is believed in.
+func TestFaultReplyLost(t *testing.T) {
+	t.Parallel()
+	l := newLab(t)
+	p := testserver.Proxy(t, l.server.Addr())
+	c, other := l.client(p.Addr(), "timeout=500ms", 2*time.Second), l.process()
+	l.unlock(l.lock(c, "before")) // the connection is there
+	p.DropReplyTo("GET_LOCK('holdfast:app:name'")
+	if lease, err := c.Mutex("name").TryLock(l.context()); err == nil {
+		l.Fatalf("granted with fence %d, and the reply was lost", lease.Fence())
+	} else if !errors.Is(err, holdfast.ErrUnavailable) {
+		l.Fatalf("error is %v", err)
+	}
+	l.unlock(l.lock(other, "name"))
+	l.unlock(l.lock(c, "name"))
+}
+
+// A cancelled wait at a server that does not answer ends all the same.
+func TestFaultServerFrozen(t *testing.T) {
+	t.Parallel()
+	l := newLab(t)
+	holder, other := l.process(), l.client("", "timeout=1s", long)
+	lease := l.lock(holder, "name")
+	w := l.waiter(other, "name")
+	l.server.Pause()
+	ctx, cancel := context.WithCancel(l.context())
+	cancelled := make(chan error, 1)
+	go func() { _, err := other.Mutex("elsewhere").Lock(ctx); cancelled <- err }()
+	time.AfterFunc(50*time.Millisecond, cancel)
+	select {
+	case err := <-cancelled:
+		if err == nil {
+			l.Error("granted by a server that is frozen")
+		}
+	case <-time.After(patience):
+		l.Error("a cancelled call does not return")
+	}
+	l.server.Resume()
+	w.stillWaits()
+	l.unlock(lease)
+	l.unlock(w.granted())
+}
+
+// Somebody who calls GET_LOCK by hand excludes ours and is excluded.
+func TestForeignClients(t *testing.T) {
+	t.Parallel()
+	l := newLab(t)
+	ours, raw := l.process(), l.client("", "prefix=", long)
+	foreign, err := l.admin.Conn(l.context())
+	if err != nil {
+		l.Fatal(err)
+	}
+	defer foreign.Close()
+	get := func(key string) int64 {
+		var got sql.NullInt64
+		if err := foreign.QueryRowContext(l.context(), "SELECT GET_LOCK(?,0)", key).Scan(&got); err != nil {
+			l.Fatal(err)
+		}
+		return got.Int64
+	}
+	for _, of := range []struct {
+		c         *holdfast.Client
+		name, key string
+	}{{ours, "job-1", "holdfast:app:job-1"}, {raw, "job-2", "job-2"}} {
+		c, name, key := of.c, of.name, of.key
+		lease := l.lock(c, name)
+		if get(key) != 0 {
+			l.Fatalf("GET_LOCK(%q) is granted beside a lease", key)
+		}
+		l.unlock(lease)
+		if get(key) != 1 {
+			l.Fatalf("GET_LOCK(%q) is refused", key)
+		}
+		_, err := c.Mutex(name).TryLock(l.context())
+		l.says(err, holdfast.ErrHeld, "another client, connection ")
+		_, err = c.Break(l.context(), name, holdfast.Break{Reason: "test"})
+		l.says(err, holdfast.ErrUnsupported, "KILL ")
+		w := l.waits(c, name)
+		if _, err := foreign.ExecContext(l.context(), "DO RELEASE_LOCK(?)", key); err != nil {
+			l.Fatal(err)
+		}
+		l.unlock(w.granted())
+	}
+}
