@@ -62,6 +62,9 @@ func (e *Engine) classify(err error, o driver.Outcome) *driver.Error {
 	case codeNoColumn:
 		return driver.Failf(driver.Invalid, "the table %s is not this engine's: name another in Config.Table (%w)", e.cfg.Table, err)
 	}
+	if errors.Is(err, context.DeadlineExceeded) {
+		err = fmt.Errorf("no answer within the timeout of %v: %w", e.cfg.Timeout, err)
+	}
 	if code != 0 {
 		o = driver.NotApplied
 	}

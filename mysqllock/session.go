@@ -71,40 +71,46 @@ func (s *session) do(ctx context.Context, f func() error) error {
 
 // work takes turns until there is nothing left to do.
 func (s *session) work() {
-	for {
-		s.mu.Lock()
-		jobs := s.queue
-		s.queue = nil
-		if len(jobs) == 0 {
-			s.running = false
-			s.mu.Unlock()
-			return
-		}
-		s.mu.Unlock()
-		s.turn(jobs)
+	for s.turn() {
 	}
 }
 
-// turn does what is asked: releases first, for somebody may be waiting for them.
-func (s *session) turn(jobs []*job) {
-	var tries, frees []*job
-	for _, j := range jobs {
+// turn does what is asked: all releases first, for somebody may be waiting for them, and of the
+// tries as many as go into one statement, so that releases and renewals never wait for a crowd.
+// It reports false when there was nothing to do.
+func (s *session) turn() bool {
+	s.mu.Lock()
+	if len(s.queue) == 0 {
+		s.running = false
+		s.mu.Unlock()
+		return false
+	}
+	var frees, runs, tries, rest []*job
+	for _, j := range s.queue {
 		switch {
-		case j.try != nil:
-			tries = append(tries, j)
 		case j.free != "":
 			frees = append(frees, j)
+		case j.run != nil:
+			runs = append(runs, j)
+		case len(tries) < maxTries:
+			tries = append(tries, j)
+		default:
+			rest = append(rest, j)
 		}
 	}
+	s.queue = rest
+	s.mu.Unlock()
+
 	s.free(frees)
-	s.try(tries)
-	for _, j := range jobs {
-		if j.run != nil {
-			j.then(j.run())
-		}
+	for _, j := range runs {
+		j.then(j.run())
+	}
+	if len(tries) > 0 {
+		s.try(tries)
 	}
 	s.forget(manySpent)
 	s.used = s.e.clock.Now()
+	return true
 }
 
 // exec runs a statement that answers with a number, and may wait at the server for so long.

@@ -10,25 +10,21 @@ import (
 	"github.com/holdfast-go/holdfast/driver"
 )
 
-// try tries for the shares of jobs, as many in a statement as its answer has room for.
+// try tries for the shares of jobs, in one statement.
 func (s *session) try(jobs []*job) {
-	for len(jobs) > 0 {
-		part := jobs[:min(len(jobs), maxTries)]
-		jobs = jobs[len(part):]
-		all := make([]*wanted, len(part))
-		longest := time.Duration(0)
-		for i, j := range part {
-			all[i], longest = j.try, max(longest, j.ttl)
-		}
-		fresh := s.conn == nil
-		err := s.needAndTake(longest, all, 0)
-		if err != nil && !fresh && s.conn == nil && !errors.Is(err, context.DeadlineExceeded) {
-			// The connection had ended, and what it may have granted with it.
-			err = s.needAndTake(longest, all, 0)
-		}
-		for _, j := range part {
-			j.then(err)
-		}
+	all := make([]*wanted, len(jobs))
+	longest := time.Duration(0)
+	for i, j := range jobs {
+		all[i], longest = j.try, max(longest, j.ttl)
+	}
+	fresh := s.conn == nil
+	err := s.needAndTake(longest, all, 0)
+	if err != nil && !fresh && s.conn == nil && !errors.Is(err, context.DeadlineExceeded) {
+		// The connection had ended, and what it may have granted with it.
+		err = s.needAndTake(longest, all, 0)
+	}
+	for _, j := range jobs {
+		j.then(err)
 	}
 }
 

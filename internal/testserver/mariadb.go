@@ -144,7 +144,7 @@ func (s *MariaDBServer) args() []string {
 		"--no-defaults", "--user=" + s.account(), "--datadir=" + s.data(), "--tmpdir=" + s.scratch(),
 		"--bind-address=127.0.0.1", "--port=" + strconv.Itoa(s.port), "--socket=",
 		"--pid-file=" + filepath.Join(s.data(), "pid"), "--skip-name-resolve",
-		"--innodb-flush-log-at-trx-commit=2", "--innodb-buffer-pool-size=16M", "--max-connections=500",
+		"--innodb-flush-log-at-trx-commit=2", "--innodb-flush-method=nosync", "--sync-frm=0", "--innodb-buffer-pool-size=16M", "--max-connections=500",
 		"--skip-log-bin", "--performance-schema=off",
 	}, s.options.Args...)
 }

@@ -9,13 +9,30 @@ import (
 
 	"github.com/holdfast-go/holdfast"
 	"github.com/holdfast-go/holdfast/internal/testserver"
+	"github.com/holdfast-go/holdfast/mysqllock"
 )
+
+// TestFault has the faults that a shared server outlives.
+func TestFault(t *testing.T) {
+	t.Parallel()
+	server := testserver.MariaDB(t, testserver.MariaDBOptions{})
+	for name, fault := range map[string]func(*lab){
+		"KillOfTheHolder": faultKillOfTheHolder, "KillOfTheWaiter": faultKillOfTheWaiter,
+		"KillOfWhatWasWaitedFor": faultKillOfWhatWasWaitedFor, "NetworkCut": faultNetworkCut,
+		"ReplyLost": faultReplyLost, "ForeignClients": foreignClients, "HolderFrozen": faultHolderFrozen,
+		"TableLost": faultTableLost, "NoRights": faultNoRights, "Crowd": crowd, "Leak": leak, "Hands": handBack,
+		"Diagnose": diagnose,
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			fault(labOn(t, server))
+		})
+	}
+}
 
 // The session that holds locks is killed: all of its leases are lost, none comes back though the
 // engine connects anew, and what is locked next has larger fences.
-func TestFaultKillOfTheHolder(t *testing.T) {
-	t.Parallel()
-	l := newLab(t)
+func faultKillOfTheHolder(l *lab) {
 	c, other := l.client("", "", 3*time.Second), l.process()
 	first, second := l.lock(c, "first"), l.lock(c, "second")
 	killed := l.holderOf("first")
@@ -44,9 +61,7 @@ func TestFaultKillOfTheHolder(t *testing.T) {
 
 // The session that waits is killed, its statement is killed, and it waits on: it is granted the
 // lock when that is free.
-func TestFaultKillOfTheWaiter(t *testing.T) {
-	t.Parallel()
-	l := newLab(t)
+func faultKillOfTheWaiter(l *lab) {
 	holder, other := l.process(), l.process()
 	for _, text := range []string{"KILL QUERY ?", "KILL ?"} {
 		lease := l.lock(holder, "name")
@@ -68,9 +83,7 @@ func TestFaultKillOfTheWaiter(t *testing.T) {
 }
 
 // What was waited for is lost with the session that waited, and nothing else is.
-func TestFaultKillOfWhatWasWaitedFor(t *testing.T) {
-	t.Parallel()
-	l := newLab(t)
+func faultKillOfWhatWasWaitedFor(l *lab) {
 	holder, other := l.process(), l.client("", "", 3*time.Second)
 	before := l.lock(holder, "name")
 	kept := l.lock(other, "kept")
@@ -106,11 +119,9 @@ func TestFaultRestart(t *testing.T) {
 
 // A client that is cut off loses its lease, by its own clock and then at the server, and somebody
 // else gets the lock. Back again it can lock.
-func TestFaultNetworkCut(t *testing.T) {
-	t.Parallel()
-	l := newLab(t)
-	p := testserver.Proxy(t, l.server.Addr())
-	cut, other := l.client(p.Addr(), "timeout=1s", 2*time.Second), l.process()
+func faultNetworkCut(l *lab) {
+	p := testserver.Proxy(l, l.server.Addr())
+	cut, other := l.client(p.Addr(), "", 2*time.Second), l.process()
 	lease := l.lock(cut, "name")
 	w := l.waiter(other, "name")
 	p.Partition()
@@ -127,13 +138,11 @@ func TestFaultNetworkCut(t *testing.T) {
 
 // The reply to a request that was granted is lost: the call fails without a lease, nobody else is
 // kept out for long, and nothing that went unanswered is believed in.
-func TestFaultReplyLost(t *testing.T) {
-	t.Parallel()
-	l := newLab(t)
-	p := testserver.Proxy(t, l.server.Addr())
-	c, other := l.client(p.Addr(), "timeout=500ms", 2*time.Second), l.process()
+func faultReplyLost(l *lab) {
+	p := testserver.Proxy(l, l.server.Addr())
+	c, other := l.client(p.Addr(), "", 2*time.Second), l.process()
 	l.unlock(l.lock(c, "before")) // the connection is there
-	p.DropReplyTo("GET_LOCK('holdfast:app:name'")
+	p.DropReplyTo("GET_LOCK('" + l.key("name") + "'")
 	if lease, err := c.Mutex("name").TryLock(l.context()); err == nil {
 		l.Fatalf("granted with fence %d, and the reply was lost", lease.Fence())
 	} else if !errors.Is(err, holdfast.ErrUnavailable) {
@@ -147,7 +156,7 @@ func TestFaultReplyLost(t *testing.T) {
 func TestFaultServerFrozen(t *testing.T) {
 	t.Parallel()
 	l := newLab(t)
-	holder, other := l.process(), l.client("", "timeout=1s", long)
+	holder, other := l.process(), l.client("", "", long)
 	lease := l.lock(holder, "name")
 	w := l.waiter(other, "name")
 	l.server.Pause()
@@ -170,10 +179,12 @@ func TestFaultServerFrozen(t *testing.T) {
 }
 
 // Somebody who calls GET_LOCK by hand excludes ours and is excluded.
-func TestForeignClients(t *testing.T) {
-	t.Parallel()
-	l := newLab(t)
-	ours, raw := l.process(), l.client("", "prefix=", long)
+func foreignClients(l *lab) {
+	ours := l.process()
+	raw, err := mysqllock.Open(l.context(), l.server.URL("")+"?prefix=&table="+l.prefix, mysqllock.Config{})
+	if err != nil {
+		l.Fatal(err)
+	}
 	foreign, err := l.admin.Conn(l.context())
 	if err != nil {
 		l.Fatal(err)
@@ -189,7 +200,7 @@ func TestForeignClients(t *testing.T) {
 	for _, of := range []struct {
 		c         *holdfast.Client
 		name, key string
-	}{{ours, "job-1", "holdfast:app:job-1"}, {raw, "job-2", "job-2"}} {
+	}{{ours, "job-1", l.key("job-1")}, {l.clientOn(raw, long), "job-2", "job-2"}} {
 		c, name, key := of.c, of.name, of.key
 		lease := l.lock(c, name)
 		if get(key) != 0 {

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/holdfast-go/holdfast"
+	"github.com/holdfast-go/holdfast/driver"
 	"github.com/holdfast-go/holdfast/internal/testserver"
 	"github.com/holdfast-go/holdfast/mysqllock"
 )
@@ -25,14 +26,28 @@ type lab struct {
 	*testing.T
 	server *testserver.MariaDBServer
 	admin  *sql.DB
+	prefix string // of the keys; a table of its own goes with it
 }
 
-func newLab(t *testing.T, args ...string) *lab {
+func newLab(t *testing.T) *lab {
 	t.Helper()
-	server := testserver.MariaDB(t, testserver.MariaDBOptions{Args: args})
-	l := &lab{T: t, server: server}
+	return labOn(t, testserver.MariaDB(t, testserver.MariaDBOptions{}))
+}
+
+// labOn is a lab on a server that others may use as well.
+func labOn(t *testing.T, server *testserver.MariaDBServer) *lab {
+	t.Helper()
+	l := &lab{T: t, server: server, prefix: table()}
 	l.admin = l.open(server.DSN(""))
 	return l
+}
+
+// key is the GET_LOCK name of a name.
+func (l *lab) key(name string) string { return l.prefix + ":" + name }
+
+// query adds to the parameters of a URL those that are the lab's.
+func (l *lab) query(more string) string {
+	return "?table=" + l.prefix + "&prefix=" + l.prefix + ":&" + more
 }
 
 func (l *lab) open(dsn string) *sql.DB {
@@ -73,25 +88,19 @@ func (l *lab) number(text string, args ...any) int64 {
 // holderOf returns the connection that has the lock of a name.
 func (l *lab) holderOf(name string) int64 {
 	l.Helper()
-	return l.number("SELECT IS_USED_LOCK(?)", "holdfast:app:"+name)
+	return l.number("SELECT IS_USED_LOCK(?)", l.key(name))
 }
 
 // waiterOf returns the connection that waits for a lock, 0 for none.
 func (l *lab) waiterOf(name string) int64 {
 	l.Helper()
-	return l.number("SELECT MAX(id) FROM information_schema.processlist WHERE state='User lock' AND info LIKE ?", "%GET_LOCK('holdfast:app:"+name+"'%")
-}
-
-// connections counts those of everybody but the administrator.
-func (l *lab) connections() int64 {
-	l.Helper()
-	return l.number("SELECT COUNT(*) FROM information_schema.processlist WHERE id<>CONNECTION_ID() AND user<>'system user'")
+	return l.number("SELECT MAX(id) FROM information_schema.processlist WHERE state='User lock' AND info LIKE ?", "%GET_LOCK('"+l.key(name)+"'%")
 }
 
 // engineAt returns an engine on what listens at addr, with a DB of its own.
 func (l *lab) engineAt(addr, query string) *mysqllock.Engine {
 	l.Helper()
-	e, err := mysqllock.Open(l.context(), l.server.URL(addr)+"?"+query, mysqllock.Config{})
+	e, err := mysqllock.Open(l.context(), l.server.URL(addr)+l.query(query), mysqllock.Config{})
 	if err != nil {
 		l.Fatal(err)
 	}
@@ -103,7 +112,12 @@ func (l *lab) process() *holdfast.Client { l.Helper(); return l.client("", "", l
 
 func (l *lab) client(addr, query string, ttl time.Duration) *holdfast.Client {
 	l.Helper()
-	c, err := holdfast.New(l.engineAt(addr, query), holdfast.Config{TTL: ttl, Owner: "lab"})
+	return l.clientOn(l.engineAt(addr, query), ttl)
+}
+
+func (l *lab) clientOn(e driver.Engine, ttl time.Duration) *holdfast.Client {
+	l.Helper()
+	c, err := holdfast.New(e, holdfast.Config{TTL: ttl, Owner: "lab", ReleaseTimeout: patience})
 	if err != nil {
 		l.Fatal(err)
 	}

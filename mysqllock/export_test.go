@@ -1,0 +1,8 @@
+package mysqllock
+
+// What tests look at from outside.
+var (
+	KeyOf        = keyOf
+	CheckVersion = checkVersion
+	CheckNode    = checkNode
+)
