@@ -240,7 +240,7 @@ func (a *attempt) result(ctx context.Context, interrupt func()) (driver.Grant, e
 	if ctx.Err() == nil {
 		return driver.Grant{}, errClosed
 	}
-	return driver.Grant{}, &driver.Error{Kind: driver.Held, Outcome: outcome, Err: context.Cause(ctx)}
+	return driver.Grant{}, &driver.Error{Kind: driver.Unavailable, Outcome: outcome, Err: context.Cause(ctx)}
 }
 
 // Where a request polls, it waits this long between tries, and more each time.

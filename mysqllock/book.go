@@ -262,14 +262,21 @@ func (e *Engine) tidy() {
 	e.main.submit(&job{run: func() error { e.main.forget(1); return nil }, then: func(error) {}})
 }
 
-// takeSpent returns what is spent, if it is as much as least.
+// takeSpent returns what is spent, if it is as much as least, as far as it goes into a statement.
 func (e *Engine) takeSpent(least int) map[string]int64 {
+	const most = 256
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	if len(e.spent) < least {
 		return nil
 	}
-	spent := e.spent
-	e.spent = make(map[string]int64)
-	return spent
+	taken := make(map[string]int64, min(len(e.spent), most))
+	for key, fence := range e.spent {
+		if len(taken) == most {
+			break
+		}
+		taken[key] = fence
+		delete(e.spent, key)
+	}
+	return taken
 }

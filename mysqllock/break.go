@@ -134,7 +134,7 @@ func (e *Engine) lookForBreaks() {
 	if len(conns) == 0 {
 		return
 	}
-	_ = e.onMain(context.Background(), func(s *session) error {
+	_ = e.onMain(e.active, func(s *session) error {
 		rows, err := s.entries("broken=1 AND conn IN (" + strings.Join(conns, ",") + ")")
 		for _, r := range rows {
 			e.letGo(r)

@@ -31,7 +31,9 @@ type Engine struct {
 	watching bool             // somebody looks whether shares were broken
 
 	closed  atomic.Bool
-	closing chan struct{}   // closed by Close
+	active  context.Context // ends with Close
+	stop    context.CancelFunc
+	closing <-chan struct{} // of active
 	life    context.Context // of all statements
 	end     context.CancelFunc
 	doors   sync.Mutex     // orders users.Add and Close
@@ -73,8 +75,10 @@ func start(ctx context.Context, db *sql.DB, cfg Config) (*Engine, error) {
 	}
 	e := &Engine{
 		cfg: cfg, db: db, clock: driver.BootClock(), caps: capabilitiesOf(cfg),
-		names: make(map[string]*name), spent: make(map[string]int64), closing: make(chan struct{}),
+		names: make(map[string]*name), spent: make(map[string]int64),
 	}
+	e.active, e.stop = context.WithCancel(context.Background())
+	e.closing = e.active.Done()
 	e.life, e.end = context.WithCancel(context.Background())
 	e.main = e.newSession()
 	for range cfg.Connections - 1 {
@@ -121,20 +125,23 @@ func capabilitiesOf(cfg Config) driver.Capabilities {
 // Capabilities implements driver.Engine.
 func (e *Engine) Capabilities() driver.Capabilities { return e.caps }
 
+// closeFor is how long Close tries to leave nothing behind in the table.
+const closeFor = time.Second
+
 // Close implements driver.Engine. It closes the connections of the engine, which frees what they
 // hold. A DB that was handed to New stays open.
 func (e *Engine) Close() error {
 	e.doors.Lock()
 	first := !e.closed.Swap(true)
 	if first {
-		close(e.closing)
+		e.stop()
 	}
 	e.doors.Unlock()
 	e.users.Wait()
 	if !first {
 		return nil
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), e.cfg.Timeout)
+	ctx, cancel := context.WithTimeout(context.Background(), closeFor)
 	for _, s := range e.sessions() {
 		_ = s.do(ctx, func() error { s.forget(1); s.end(); return nil })
 	}

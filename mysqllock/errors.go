@@ -17,6 +17,7 @@ var (
 	errWithdrawn = errors.New("the request was withdrawn")
 	errGone      = errors.New("the session with the server has ended, and its locks with it")
 	errSwapped   = errors.New("another session answers than the one that was opened: a proxy stands between, or a driver connected anew; connect to the server itself")
+	errReadOnly  = errors.New("the server is read-only, so it is a replica or about to become one, and grants no locks: connect to the primary")
 	errGarbled   = errors.New("the server's reply cannot be read: is something else answering there?")
 )
 
@@ -56,7 +57,7 @@ func (e *Engine) classify(err error, o driver.Outcome) *driver.Error {
 	case codeAccessDenied, 1142, 1143, 1227, 1370:
 		err = fmt.Errorf("%w; if the user lacks a right, have one that may carry out this:\n%s", err, Setup(e.cfg))
 	case 1290, 1792, 1836:
-		err = fmt.Errorf("the server is read-only, so it is a replica or about to become one, and grants no locks: connect to the primary (%w)", err)
+		err = fmt.Errorf("%w (%w)", errReadOnly, err)
 	case 1665:
 		err = fmt.Errorf("binlog_format STATEMENT cannot carry locks and fences to replicas: set it to ROW or MIXED (%w)", err)
 	case codeNoColumn:

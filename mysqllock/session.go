@@ -145,9 +145,10 @@ func (s *session) need(ttl time.Duration) error {
 	}
 	s.used = s.e.clock.Now()
 	if s.conn == nil {
-		return s.open(max(seconds, 1))
+		return s.open(max(seconds, wholeSeconds(MinTTL)))
 	}
-	if seconds > s.lease {
+	// A shorter lease has to wait until nothing is held that needs the longer one.
+	if seconds > s.lease || seconds > 0 && seconds < s.lease && !s.busy() {
 		return s.setLease(seconds)
 	}
 	return nil
@@ -192,6 +193,7 @@ func (s *session) prepare(ctx context.Context, lease int) error {
 		"SET SESSION autocommit=1, sql_mode='STRICT_ALL_TABLES', time_zone='+00:00', innodb_lock_wait_timeout=" +
 			fmt.Sprint(max(1, wholeSeconds(s.e.cfg.Timeout)-1)),
 		"SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED", // no gaps are locked
+		"SET @h=0", // an integer: servers settle a variable's type before a statement begins
 	} {
 		if _, err := s.conn.ExecContext(ctx, text); err != nil {
 			return err
@@ -212,12 +214,15 @@ func (s *session) prepare(ctx context.Context, lease int) error {
 	if err := checkVersion(version); err != nil {
 		return err
 	}
-	v, err := s.variables(ctx, "wsrep_on", "group_replication_group_name", "group_replication_single_primary_mode", "wait_timeout")
+	v, err := s.variables(ctx, "wsrep_on", "group_replication_group_name", "group_replication_single_primary_mode", "wait_timeout", "read_only")
 	if err != nil {
 		return err
 	}
 	if err := checkNode(v, s.e.cfg.SingleNode); err != nil {
 		return err
+	}
+	if on(v["read_only"]) {
+		return errReadOnly
 	}
 	s.mark = mark
 	s.id.Store(id)

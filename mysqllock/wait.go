@@ -44,8 +44,6 @@ func (e *Engine) waitAtServer(ctx context.Context, n *name, req *driver.Request,
 		})
 		g, err := a.result(ctx, func() { e.interrupt(a) })
 		switch {
-		case err == nil && e.clock.Now().Sub(g.Sent) > req.TTL/8:
-			return e.prove(ctx, n, req, g), nil
 		case err == nil:
 			return g, nil
 		case isHeld(err) && e.clock.Now().Sub(began) >= waitSeconds*time.Second/2:
@@ -87,7 +85,20 @@ func (a *attempt) waitTurn() error {
 	if stopped {
 		return nil
 	}
-	return s.needAndTake(a.req.TTL, []*wanted{&a.want}, waitSeconds)
+	w := &a.want
+	if err := s.needAndTake(a.req.TTL, []*wanted{w}, waitSeconds); err != nil || !w.granted {
+		return err
+	}
+	// After a long wait it is proved that the lock is still held, and its TTL counts from then.
+	if sent := e.clock.Now(); sent.Sub(w.sent) > a.req.TTL/8 {
+		if err := s.check(); err != nil {
+			w.granted = false
+			s.end() // and with it the lock
+			return e.classify(err, driver.NotApplied)
+		}
+		w.sent = sent
+	}
+	return nil
 }
 
 // interrupt ends an attempt that waits at the server, and returns when it has ended. It may have
@@ -116,20 +127,4 @@ func (e *Engine) interrupt(a *attempt) {
 		a.s.abort()
 	}
 	a.s.mu.Unlock()
-}
-
-// prove looks whether what was granted after a long wait is still held, and counts its TTL anew.
-// The grant that it returns is empty when that cannot be shown: the next try does, or fails.
-func (e *Engine) prove(ctx context.Context, n *name, req *driver.Request, g driver.Grant) driver.Grant {
-	sent := e.clock.Now()
-	if err := e.Renew(ctx, []driver.Claim{req.Claim(g)})[0]; err != nil {
-		e.mu.Lock()
-		defer e.mu.Unlock()
-		if sh := n.find(req.Token); sh != nil && !n.busy {
-			e.giveBack(n, sh, func(error) {})
-		}
-		return driver.Grant{}
-	}
-	g.Sent = sent
-	return g
 }

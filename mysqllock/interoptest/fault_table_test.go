@@ -2,6 +2,7 @@ package interoptest
 
 import (
 	"database/sql"
+	"testing"
 
 	"github.com/holdfast-go/holdfast"
 	"github.com/holdfast-go/holdfast/mysqllock"
@@ -31,7 +32,9 @@ func faultTableLost(l *lab) {
 
 // A user who must not create the table is told what an administrator has to run; when that was
 // done, all is well. On a server that is read-only nothing is granted.
-func faultNoRights(l *lab) {
+func TestFaultNoRights(t *testing.T) {
+	t.Parallel()
+	l := newLab(t)
 	user := "u_" + l.prefix
 	l.do("CREATE USER " + user + "@'%' IDENTIFIED BY 'top/secret'")
 	l.do("GRANT SELECT ON app.* TO " + user + "@'%'")
@@ -58,8 +61,10 @@ func faultNoRights(l *lab) {
 	l.unlock(permit)
 	l.do("SET GLOBAL read_only=1") // which holds for this user, and not for the administrator
 	_, err = c.Mutex("name").TryLock(l.context())
+	_, opened := mysqllock.Open(l.context(), l.server.URL("")+l.query(""), mysqllock.Config{})
 	l.do("SET GLOBAL read_only=0")
 	l.says(err, holdfast.ErrUnavailable, "read-only")
+	l.says(opened, opened, "read-only")
 	if l.holderOf("name") != 0 {
 		l.Error("what a read-only server refused is held")
 	}
