@@ -239,7 +239,7 @@ func (e *Engine) giveBack(n *name, sh *share, then func(error)) {
 
 const (
 	// manySpent rows are taken away at once, fewer after tidyAfter.
-	manySpent = 64
+	manySpent = 256
 	tidyAfter = time.Second
 )
 
@@ -264,15 +264,14 @@ func (e *Engine) tidy() {
 
 // takeSpent returns what is spent, if it is as much as least, as far as it goes into a statement.
 func (e *Engine) takeSpent(least int) map[string]int64 {
-	const most = 256
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	if len(e.spent) < least {
 		return nil
 	}
-	taken := make(map[string]int64, min(len(e.spent), most))
+	taken := make(map[string]int64, min(len(e.spent), manySpent))
 	for key, fence := range e.spent {
-		if len(taken) == most {
+		if len(taken) == manySpent {
 			break
 		}
 		taken[key] = fence
