@@ -18,9 +18,10 @@ test: install ## all tests of all modules, with the race detector
 install: ## what the tests need and this machine lacks
 	./scripts/install
 
-verify: ## the long runs that `make test` shortens: 64 processes, 200 locks each, with and without kills; the searches of the redislock model; 50 failovers
+verify: ## the long runs that `make test` shortens: 64 processes, 200 locks each, with and without kills; the searches of the redislock model; a crowd on mysqllock; 50 failovers
 	HOLDFAST_CROWD=200 $(GO) test -count 1 -v -run Crowd -timeout 30m ./cmd/holdfast
 	HOLDFAST_CROWD=20 $(GO) test -count 1 -v -run 'TestFailover$$|TestQueue$$|TestTheMirror' -timeout 60m ./redislock/internal/model ./redislock
+	HOLDFAST_CROWD=20 $(GO) test -count 1 -v -run 'TestFault$$/Crowd' -timeout 30m ./mysqllock/interoptest
 	HOLDFAST_FAILOVERS=50 $(GO) test -count 1 -v -run 'TestFailoverWithGrace$$|TestHolderSurvives' -timeout 60m ./redislock
 
 lint: ## format, vet, static analysis, other systems, tidy modules
