@@ -20,7 +20,7 @@ func TestFault(t *testing.T) {
 		"KillOfTheHolder": faultKillOfTheHolder, "KillOfTheWaiter": faultKillOfTheWaiter,
 		"KillOfWhatWasWaitedFor": faultKillOfWhatWasWaitedFor, "NetworkCut": faultNetworkCut,
 		"ReplyLost": faultReplyLost, "ForeignClients": foreignClients, "HolderFrozen": faultHolderFrozen,
-		"TableLost": faultTableLost, "Crowd": crowd, "Leak": leak, "Hands": handBack,
+		"TableLost": faultTableLost, "CounterBlocked": faultCounterBlocked, "Crowd": crowd, "Leak": leak, "Hands": handBack,
 		"Diagnose": diagnose,
 	} {
 		t.Run(name, func(t *testing.T) {

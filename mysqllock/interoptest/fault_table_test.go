@@ -30,6 +30,34 @@ func faultTableLost(l *lab) {
 	}
 }
 
+// Somebody locks the row of the counter by hand: nothing is granted meanwhile, what was locked
+// before its fence could be drawn is let go, and what was held before stays.
+func faultCounterBlocked(l *lab) {
+	c := l.client("", "timeout=2s", long)
+	held := l.lock(c, "held")
+	tx, err := l.admin.BeginTx(l.context(), nil)
+	if err != nil {
+		l.Fatal(err)
+	}
+	defer tx.Rollback()
+	if _, err := tx.ExecContext(l.context(), "SELECT fence FROM "+l.prefix+" WHERE k='' FOR UPDATE"); err != nil {
+		l.Fatal(err)
+	}
+	_, err = c.Mutex("name").TryLock(l.context())
+	l.says(err, holdfast.ErrUnavailable, "1205")
+	if l.holderOf("name") != 0 {
+		l.Error("what has no fence is held")
+	}
+	if err := held.Extend(l.context(), long); err != nil {
+		l.Errorf("the other lease: %v", err)
+	}
+	if err := tx.Rollback(); err != nil {
+		l.Fatal(err)
+	}
+	l.unlock(l.lock(c, "name"))
+	l.unlock(held)
+}
+
 // A user who must not create the table is told what an administrator has to run; when that was
 // done, all is well. On a server that is read-only nothing is granted.
 func TestFaultNoRights(t *testing.T) {
