@@ -68,10 +68,18 @@ func (w *wait) ridesOut(ctx context.Context, e *Engine, err error) bool {
 // blame corrects the error of a request that waited for a holder until its context ended.
 func (w *wait) blame(ctx context.Context, err error) error {
 	var d *driver.Error
-	if w.refused && ctx.Err() != nil && errors.As(err, &d) && d.Kind == driver.Unavailable && errors.Is(d.Err, context.Cause(ctx)) {
+	if w.refused && ctx.Err() != nil && errors.As(err, &d) && d.Kind == driver.Unavailable && errors.Is(d.Err, why(ctx)) {
 		return &driver.Error{Kind: driver.Held, Outcome: d.Outcome, Err: d.Err}
 	}
 	return err
+}
+
+// why is the reason that ctx has ended for: its own error, or that the request was withdrawn.
+func why(ctx context.Context) error {
+	if context.Cause(ctx) == errWithdrawn {
+		return errWithdrawn
+	}
+	return ctx.Err()
 }
 
 func isHeld(err error) bool {
@@ -240,7 +248,7 @@ func (a *attempt) result(ctx context.Context, interrupt func()) (driver.Grant, e
 	if ctx.Err() == nil {
 		return driver.Grant{}, errClosed
 	}
-	return driver.Grant{}, &driver.Error{Kind: driver.Unavailable, Outcome: outcome, Err: context.Cause(ctx)}
+	return driver.Grant{}, &driver.Error{Kind: driver.Unavailable, Outcome: outcome, Err: why(ctx)}
 }
 
 // Where a request polls, it waits this long between tries, and more each time.
@@ -280,7 +288,7 @@ func (e *Engine) await(ctx context.Context, n *name, req *driver.Request, w *wai
 	case <-changed:
 	case <-again:
 	case <-ctx.Done():
-		return driver.Grant{}, driver.Fail(driver.Held, context.Cause(ctx))
+		return driver.Grant{}, driver.Fail(driver.Held, why(ctx))
 	case <-e.closing:
 		return driver.Grant{}, errClosed
 	}

@@ -189,7 +189,7 @@ func (e *Engine) idle(ctx context.Context, n *name) error {
 		select {
 		case <-changed:
 		case <-ctx.Done():
-			return driver.Fail(driver.Unavailable, context.Cause(ctx))
+			return driver.Fail(driver.Unavailable, why(ctx))
 		case <-e.closing:
 			return errClosed
 		}
