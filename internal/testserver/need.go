@@ -9,10 +9,10 @@ import (
 // packages names the Debian package of each program that this package starts. scripts/install
 // installs the same ones.
 var packages = map[string]string{
-	"redis-server": "redis-server",
-	"gcc":          "build-essential", // with what it links
-	"postgres":     "postgresql",
-	"pgbouncer":    "pgbouncer",
+	"redis-server":       "redis-server",
+	"gcc":                "build-essential", // with what it links
+	"postgres":           "postgresql",
+	"pgbouncer":          "pgbouncer",
 	"mariadb-install-db": "mariadb-server",
 	"mariadbd":           "mariadb-server",
 }
