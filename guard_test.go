@@ -28,6 +28,8 @@ func TestRootModuleRequiresLittle(t *testing.T) {
 // forbidden says which imports must not occur in the files of a folder, and why.
 var forbidden = []struct{ folder, imports, why string }{
 	{".", `^github\.com/holdfast-go/holdfast/\w+lock$`, "the core must not know the engines"},
+	{".", `^github\.com/holdfast-go/holdfast/fence$`, "a lock needs no check at a resource of its own"},
+	{"fence", `^github\.com/holdfast-go/holdfast/\w+lock$`, "resources must not know the engines"},
 	{"driver", `^github\.com/holdfast-go/holdfast$`, "engines must not need the core"},
 	{"memlock", `^github\.com/holdfast-go/holdfast$`, "engines must not need the core"},
 	{"filelock", `^github\.com/holdfast-go/holdfast$`, "engines must not need the core"},

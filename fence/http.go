@@ -1,0 +1,201 @@
+package fence
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/http"
+	"net/url"
+	"strconv"
+	"time"
+
+	"github.com/holdfast-go/holdfast"
+)
+
+// The headers of a request under a lease. A refusal answers with HeaderFence: the fence that is
+// registered.
+const (
+	HeaderName  = "Holdfast-Name"  // the lock's name, percent-encoded
+	HeaderFence = "Holdfast-Fence" // its fence, in decimal
+	HeaderOpen  = "Holdfast-Open"  // "yes": the request registers the fence, though it writes
+)
+
+// HTTPConfig configures an [HTTP] guard. The zero value is ready for use.
+type HTTPConfig struct {
+	// Optional lets requests that write pass without a fence. By default they are answered
+	// with 428; requests that read always pass without.
+	Optional bool
+
+	// Ahead is how far a fence may be ahead of this server's clock, as fences are
+	// microseconds since 1970 on most engines and less on the others: what is larger is
+	// refused with 400, so that one request cannot shut out all that come after it. Default
+	// 24 h. A negative Ahead turns it off, and leaves the bound of MaxFence.
+	Ahead time.Duration
+
+	_ struct{}
+}
+
+// HTTP guards the handlers of a web server. Requests name their lease in headers, which
+// [Transport] sets:
+//
+//   - A request that reads (GET, HEAD, OPTIONS, TRACE) registers its fence, so that holders open
+//     with their first reading.
+//   - A request that writes (any other method) needs the fence that is registered. With
+//     HeaderOpen it registers its own: for those who write without having read.
+//   - Whoever is refused gets 412 and a problem (RFC 9457) in the body; 428 without a fence, 400
+//     with headers that are wrong, 503 when the store does not answer.
+//
+// A handler does not run beside one with a larger fence of the same name: as soon as a fence is
+// registered, the contexts of older requests end with holdfast.ErrStale as their cause and their
+// bodies can no longer be read, so that a client that was paused in the middle of an upload
+// keeps nobody waiting; then the newer one waits until their handlers have returned. That
+// makes check and write one step in one process. Handlers of other processes, and what a
+// handler leaves running, are not waited for: where there are several servers, let handlers check
+// again at what they write to, with the lease that [FromContext] finds in the request's context.
+//
+// A reading that a cache answers registers nothing, and the write after it is refused; let
+// answers that holders read not be cached.
+//
+// The headers are not proof of anything. Whoever can send requests can claim to hold any lock, and
+// a fence of tomorrow shuts out everybody until then. Let only those who are authenticated and
+// may take the lock come here, and take the headers from all others where they enter.
+//
+// It is safe for concurrent use.
+type HTTP struct {
+	store Store
+	cfg   HTTPConfig
+	gate  gate
+}
+
+// NewHTTP returns a guard that registers fences in store. What is wrong with its arguments is
+// reported as one holdfast.ErrInvalid.
+func NewHTTP(store Store, cfg HTTPConfig) (*HTTP, error) {
+	if store == nil {
+		return nil, invalid("new fence.HTTP", "", errors.New("store is nil: pass new(fence.Memory), a fence.File, or the Store of a fence.SQL"))
+	}
+	if cfg.Ahead == 0 {
+		cfg.Ahead = 24 * time.Hour
+	}
+	return &HTTP{store: store, cfg: cfg}, nil
+}
+
+// Handler returns next behind the guard. The handlers of one guard share its fences.
+func (h *HTTP) Handler(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		reads := r.Method == http.MethodGet || r.Method == http.MethodHead ||
+			r.Method == http.MethodOptions || r.Method == http.MethodTrace
+		n, opens, err := h.lease(r)
+		switch {
+		case err != nil:
+			refuse(w, http.StatusBadRequest, err)
+			return
+		case n == numbers{} && (reads || h.cfg.Optional):
+			next.ServeHTTP(w, r)
+			return
+		case n == numbers{}:
+			refuse(w, http.StatusPreconditionRequired, invalid("fence.HTTP", "", fmt.Errorf(
+				"the request has no fence: send %s and %s", HeaderName, HeaderFence)))
+			return
+		}
+		visit, ctx := h.gate.enter(r.Context(), n, func() {
+			// It ends what waits for more of the body. Where there is no such deadline, as
+			// in tests without a connection, the handler is waited for.
+			_ = http.NewResponseController(w).SetReadDeadline(time.Unix(1, 0))
+		})
+		defer visit.leave()
+		if reads || opens {
+			err = h.store.Open(ctx, n)
+		} else {
+			err = h.store.Check(ctx, n)
+		}
+		if err == nil {
+			err = visit.proceed(ctx)
+		}
+		if cause := context.Cause(ctx); errors.Is(cause, holdfast.ErrStale) {
+			err = cause // overtaken meanwhile
+		}
+		switch {
+		case errors.Is(err, holdfast.ErrStale):
+			refuse(w, http.StatusPreconditionFailed, err)
+		case err != nil:
+			refuse(w, http.StatusServiceUnavailable, err)
+		default:
+			next.ServeHTTP(w, r.WithContext(NewContext(ctx, n)))
+		}
+	})
+}
+
+// lease reads the headers. It returns the zero numbers where there are none.
+func (h *HTTP) lease(r *http.Request) (n numbers, opens bool, err error) {
+	const op = "fence.HTTP"
+	var errs []error
+	one := func(header string) string {
+		values := r.Header.Values(header)
+		if len(values) > 1 {
+			errs = append(errs, fmt.Errorf("%s is there %d times: send it once", header, len(values)))
+		}
+		return r.Header.Get(header)
+	}
+	encoded, number, open := one(HeaderName), one(HeaderFence), one(HeaderOpen)
+	if encoded == "" && number == "" && open == "" && len(errs) == 0 {
+		return numbers{}, false, nil
+	}
+	if open != "" && open != "yes" {
+		errs = append(errs, fmt.Errorf("%s is %.20q: send yes, or leave it out", HeaderOpen, open))
+	}
+	if n.name, err = url.PathUnescape(encoded); err != nil {
+		errs = append(errs, fmt.Errorf("%s is %.80q: percent-encode the name", HeaderName, encoded))
+	}
+	if n.fence, err = strconv.ParseInt(number, 10, 64); err != nil {
+		errs = append(errs, fmt.Errorf("%s is %.40q: send the fence in decimal", HeaderFence, number))
+	}
+	if h.cfg.Ahead > 0 && n.fence > time.Now().Add(h.cfg.Ahead).UnixMicro() {
+		errs = append(errs, fmt.Errorf("%s is %d: that is more than %v ahead of this server's clock in microseconds", HeaderFence, n.fence, h.cfg.Ahead))
+	}
+	if len(errs) > 0 {
+		return numbers{}, false, invalid(op, n.name, errs...)
+	}
+	if n, err = read(context.Background(), op, n); err != nil {
+		return numbers{}, false, err
+	}
+	return n, open == "yes", nil
+}
+
+// problem is the body of a refusal.
+type problem struct {
+	Type   string `json:"type"`
+	Title  string `json:"title"`
+	Status int    `json:"status"`
+	Detail string `json:"detail,omitempty"`
+	Name   string `json:"name,omitempty"`
+	Fence  int64  `json:"fence,omitempty"`  // that was shown
+	Stored int64  `json:"stored,omitempty"` // that is registered
+}
+
+// refuse answers in place of the handler. What the store says of itself stays here: it may
+// name servers.
+func refuse(w http.ResponseWriter, status int, err error) {
+	p := problem{Type: "about:blank", Title: http.StatusText(status), Status: status}
+	var e *holdfast.Error
+	if errors.As(err, &e) {
+		p.Name = e.Name
+		if e.Err != nil && status != http.StatusServiceUnavailable {
+			p.Detail = e.Err.Error()
+		}
+	}
+	var s *StaleError
+	if errors.As(err, &s) {
+		p.Type, p.Title = "urn:holdfast:stale-fence", "Stale fence"
+		p.Fence, p.Stored = s.Fence, s.Stored
+		w.Header().Set(HeaderFence, strconv.FormatInt(s.Stored, 10))
+	}
+	body, err := json.Marshal(p)
+	if err != nil { // a problem has nothing that cannot be written
+		body = nil
+	}
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.Header().Set("Cache-Control", "no-store")
+	w.WriteHeader(status)
+	_, _ = w.Write(body) // a client that is gone needs no answer
+}
