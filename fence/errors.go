@@ -46,3 +46,13 @@ func invalid(op, name string, errs ...error) error {
 func failed(op, name string, outcome holdfast.Outcome, err error) error {
 	return &holdfast.Error{Op: op, Name: name, Kind: holdfast.ErrUnavailable, Outcome: outcome, Err: err}
 }
+
+// wrap returns an error of the resource as one of this package, and those that are one already
+// as they are.
+func wrap(op, name string, err error) error {
+	var done *holdfast.Error
+	if err == nil || errors.As(err, &done) {
+		return err
+	}
+	return failed(op, name, holdfast.Unknown, err)
+}

@@ -157,12 +157,7 @@ func (f *File) locked(ctx context.Context, op string, l Lease, do func(numbers, 
 	if err != nil {
 		return failed(op, n.name, holdfast.NotApplied, err)
 	}
-	err = do(n, all)
-	var done *holdfast.Error
-	if err != nil && !errors.As(err, &done) {
-		return failed(op, n.name, holdfast.Unknown, err)
-	}
-	return err
+	return wrap(op, n.name, do(n, all))
 }
 
 // replace puts data in the place of the file with that suffix, so that at any moment, and after

@@ -8,8 +8,6 @@ import (
 	"strconv"
 	"strings"
 	"time"
-
-	"github.com/holdfast-go/holdfast"
 )
 
 // RedisEval runs a Lua script with EVAL, or EVALSHA and EVAL behind it, and returns its reply,
@@ -117,7 +115,7 @@ func (r *Redis) Open(ctx context.Context, l Lease, keys ...string) error {
 	for _, key := range fences {
 		_, err := r.eval(ctx, openScript, []string{key}, strconv.FormatInt(n.fence, 10), r.cfg.Keep.Milliseconds())
 		if err != nil {
-			return r.failed(op, n, err)
+			return wrap(op, n.name, refusal(op, n, err))
 		}
 	}
 	return nil
@@ -132,8 +130,12 @@ func (r *Redis) Set(ctx context.Context, l Lease, key string, value any, ttl tim
 	if ttl < 0 || ttl > 0 && ttl < time.Millisecond {
 		return invalid(op, "", fmt.Errorf("ttl is %v: it must be 0, for no end, or at least 1ms", ttl))
 	}
-	_, err := r.run(ctx, op, l, setScript, []string{key}, value, ttl.Milliseconds())
-	return err
+	n, err := read(ctx, op, l)
+	if err != nil {
+		return err
+	}
+	_, err = r.run(ctx, op, n, setScript, []string{key}, value, ttl.Milliseconds())
+	return wrap(op, n.name, err)
 }
 
 // Eval runs a script of the caller's, if the fence of the lease is the one that is registered
@@ -142,31 +144,29 @@ func (r *Redis) Set(ctx context.Context, l Lease, key string, value any, ttl tim
 // In a Cluster all its keys are in one slot. Of what the script reads, only the keys that are
 // in keys are guarded.
 //
-// Errors of the script match holdfast.ErrUnavailable, and wrap what eval returned. Its reply is
-// what eval makes of it; with go-redis a nil reply is the error redis.Nil.
+// Other replies and errors are what eval returned, unchanged: with go-redis, redis.Nil for nil.
 func (r *Redis) Eval(ctx context.Context, l Lease, script string, keys []string, args ...any) (any, error) {
-	return r.run(ctx, "fence.Redis eval", l, script, keys, args...)
-}
-
-func (r *Redis) run(ctx context.Context, op string, l Lease, script string, keys []string, args ...any) (any, error) {
+	const op = "fence.Redis eval"
+	if strings.HasPrefix(script, "#!") {
+		return nil, invalid(op, "", errors.New("the script begins with a shebang: leave that line out"))
+	}
 	n, err := read(ctx, op, l)
 	if err != nil {
 		return nil, err
 	}
+	return r.run(ctx, op, n, script, keys, args...)
+}
+
+// run runs a script behind the check.
+func (r *Redis) run(ctx context.Context, op string, n numbers, script string, keys []string, args ...any) (any, error) {
 	fences, err := r.fences(op, n, keys)
 	if err != nil {
 		return nil, err
 	}
-	if strings.HasPrefix(script, "#!") {
-		return nil, invalid(op, n.name, errors.New("the script begins with a shebang: leave that line out"))
-	}
 	keys = append(keys[:len(keys):len(keys)], fences...)
 	args = append(args[:len(args):len(args)], strconv.FormatInt(n.fence, 10), r.cfg.Keep.Milliseconds(), len(fences))
 	reply, err := r.eval(ctx, checkPrelude+script, keys, args...)
-	if err != nil {
-		return nil, r.failed(op, n, err)
-	}
-	return reply, nil
+	return reply, refusal(op, n, err)
 }
 
 // fences returns the keys that hold the fences of keys, each once.
@@ -199,13 +199,16 @@ func (r *Redis) fences(op string, n numbers, keys []string) ([]string, error) {
 	return fences, nil
 }
 
-// failed tells a refusal from other errors.
-func (r *Redis) failed(op string, n numbers, err error) error {
+// refusal turns a script's reply that refuses the holder into a StaleError. Other errors stay.
+func refusal(op string, n numbers, err error) error {
+	if err == nil {
+		return nil
+	}
 	if _, after, ok := strings.Cut(err.Error(), "STALEFENCE "); ok {
 		number, _, _ := strings.Cut(after, " ")
 		if stored, bad := strconv.ParseInt(number, 10, 64); bad == nil {
 			return stale(op, n, stored)
 		}
 	}
-	return failed(op, n.name, holdfast.Unknown, err)
+	return err
 }
