@@ -8,6 +8,7 @@
 //   - [Sentinel]: a master, replicas and sentinels.
 //   - [Cluster]: a Redis Cluster, with or without replicas.
 //   - [Postgres]: one PostgreSQL server, and [PgBouncer], a pooler before it.
+//   - [MariaDB]: one mariadbd.
 //   - [Proxy]: a network between clients and any server, to be frozen, cut or made to lose
 //     replies.
 //
