@@ -10,6 +10,7 @@ import (
 	"net/url"
 	"strconv"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -172,7 +173,10 @@ func TestHTTPStoreFails(t *testing.T) {
 
 type brokenStore struct{}
 
-func (brokenStore) Open(context.Context, fence.Lease) error { return errors.New("db.internal is down") }
+func (brokenStore) Open(context.Context, fence.Lease) error {
+	return &holdfast.Error{Op: "open", Kind: holdfast.ErrUnavailable, Err: errors.New("db.internal is down")}
+}
+
 func (brokenStore) Check(context.Context, fence.Lease) error {
 	return errors.New("db.internal is down")
 }
@@ -184,6 +188,8 @@ func TestHTTPOvertakes(t *testing.T) {
 	type event string
 	events := make(chan event, 10)
 	finish := make(chan struct{})
+	finished := sync.OnceFunc(func() { close(finish) })
+	defer finished()
 	s := serve(t, fence.HTTPConfig{}, func(_ http.ResponseWriter, r *http.Request) {
 		if r.Method != "PUT" {
 			events <- "the new holder reads"
@@ -244,7 +250,7 @@ func TestHTTPOvertakes(t *testing.T) {
 		t.Fatalf("while the old holder's handler runs: %s", e)
 	case <-time.After(50 * time.Millisecond): // a chance to be wrong
 	}
-	close(finish)
+	finished()
 	next("the old holder's handler returns")
 	next("the new holder reads")
 	if got := <-status; got != 200 {
@@ -252,6 +258,34 @@ func TestHTTPOvertakes(t *testing.T) {
 	}
 	upload.Close()
 	<-old
+}
+
+// Requests of one holder, and of holders of different names, are handled side by side.
+func TestHTTPSideBySide(t *testing.T) {
+	var inside sync.WaitGroup
+	inside.Add(3)
+	s := serve(t, fence.HTTPConfig{}, func(_ http.ResponseWriter, r *http.Request) {
+		inside.Done()
+		together := make(chan struct{})
+		go func() { inside.Wait(); close(together) }()
+		select {
+		case <-together:
+		case <-time.After(patience):
+			t.Error("one waits for another")
+		}
+		if err := r.Context().Err(); err != nil {
+			t.Errorf("a request was ended: %v", err)
+		}
+	})
+	var all sync.WaitGroup
+	for _, l := range []fence.Lease{fence.Of("n", 33), fence.Of("n", 33), fence.Of("m", 34)} {
+		all.Go(func() {
+			if r, _ := send(t, s, "GET", l, false); r.StatusCode != 200 {
+				t.Errorf("status %d", r.StatusCode)
+			}
+		})
+	}
+	all.Wait()
 }
 
 // Who waits for an older request no longer than its own context does, gets no answer that lets
