@@ -24,12 +24,13 @@ type visit struct {
 	gate   *gate
 	n      numbers
 	cancel context.CancelCauseFunc // of the request's context
-	cut    func()                  // ends its readings from the client
+	cut    func() bool             // ends its readings from the client, if there are any left
+	isCut  bool                    // guarded by the gate until it has left
 	gone   chan struct{}           // closed when it has left
 }
 
-// enter begins a visit. cut is called, at most until it leaves, when a larger fence proceeds.
-func (g *gate) enter(ctx context.Context, n numbers, cut func()) (*visit, context.Context) {
+// enter begins a visit. cut is called when a larger fence proceeds, never after the visit left.
+func (g *gate) enter(ctx context.Context, n numbers, cut func() bool) (*visit, context.Context) {
 	ctx, cancel := context.WithCancelCause(ctx)
 	v := &visit{gate: g, n: n, cancel: cancel, cut: cut, gone: make(chan struct{})}
 	g.mu.Lock()
@@ -64,7 +65,7 @@ func (v *visit) overtake() (older []*visit) {
 		if other.n.fence < v.n.fence {
 			older = append(older, other)
 			other.cancel(stale("fence.HTTP", other.n, v.n.fence))
-			other.cut() // under the lock, so that it cannot hit the connection's next request
+			other.isCut = other.cut() || other.isCut // under the lock, so that it cannot hit the connection's next request
 		}
 	}
 	return older

@@ -5,9 +5,11 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"net/http"
 	"net/url"
 	"strconv"
+	"sync/atomic"
 	"time"
 
 	"github.com/holdfast-go/holdfast"
@@ -47,10 +49,12 @@ type HTTPConfig struct {
 //     with headers that are wrong, 503 when the store does not answer.
 //
 // A handler does not run beside one with a larger fence of the same name: as soon as a fence is
-// registered, the contexts of older requests end with holdfast.ErrStale as their cause and their
-// bodies can no longer be read, so that a client that was paused in the middle of an upload
-// keeps nobody waiting; then the newer one waits until their handlers have returned. That
-// makes check and write one step in one process. Handlers of other processes, and what a
+// registered, the contexts of older requests end with holdfast.ErrStale as their cause, and what
+// is missing of their bodies can no longer be read, so that a client that was paused in the
+// middle of an upload keeps nobody waiting (its connection is closed, with
+// http.ErrAbortHandler); then the newer one waits until their handlers have returned. A client
+// that does not take its answer is for http.Server.WriteTimeout. That makes check and write one
+// step in one process. Handlers of other processes, and what a
 // handler leaves running, are not waited for: where there are several servers, let handlers check
 // again at what they write to, with the lease that [FromContext] finds in the request's context.
 //
@@ -98,17 +102,30 @@ func (h *HTTP) Handler(next http.Handler) http.Handler {
 				"the request has no fence: send %s and %s", HeaderName, HeaderFence)))
 			return
 		}
-		visit, ctx := h.gate.enter(r.Context(), n, func() {
-			// It ends what waits for more of the body. Where there is no such deadline, as
-			// in tests without a connection, the handler is waited for.
-			_ = http.NewResponseController(w).SetReadDeadline(time.Unix(1, 0))
-		})
-		defer visit.leave()
-		if reads || opens {
-			err = h.store.Open(ctx, n)
-		} else {
-			err = h.store.Check(ctx, n)
+		if h.serve(next, w, r, n, reads || opens) {
+			// The deadline of a read that may have come after the end of the body makes the
+			// server end the contexts of all later requests on this connection.
+			panic(http.ErrAbortHandler)
 		}
+	})
+}
+
+// serve lets a request through that the store accepts, and reports whether it was cut off.
+func (h *HTTP) serve(next http.Handler, w http.ResponseWriter, r *http.Request, n numbers, opens bool) bool {
+	body := &upload{ReadCloser: r.Body}
+	body.over.Store(r.Body == nil || r.Body == http.NoBody)
+	visit, ctx := h.gate.enter(r.Context(), n, func() bool {
+		// Where there are no deadlines, as in tests without a connection, the handler is
+		// waited for.
+		return !body.over.Load() && http.NewResponseController(w).SetReadDeadline(time.Unix(1, 0)) == nil
+	})
+	func() {
+		defer visit.leave()
+		check := h.store.Check
+		if opens {
+			check = h.store.Open
+		}
+		err := check(ctx, n)
 		if err == nil {
 			err = visit.proceed(ctx)
 		}
@@ -121,9 +138,28 @@ func (h *HTTP) Handler(next http.Handler) http.Handler {
 		case err != nil:
 			refuse(w, http.StatusServiceUnavailable, err)
 		default:
-			next.ServeHTTP(w, r.WithContext(NewContext(ctx, n)))
+			r = r.WithContext(NewContext(ctx, n))
+			if r.Body != nil {
+				r.Body = body
+			}
+			next.ServeHTTP(w, r)
 		}
-	})
+	}()
+	return visit.isCut
+}
+
+// upload is the body of a request, which knows whether it was read to its end.
+type upload struct {
+	io.ReadCloser
+	over atomic.Bool
+}
+
+func (u *upload) Read(b []byte) (int, error) {
+	n, err := u.ReadCloser.Read(b)
+	if err == io.EOF {
+		u.over.Store(true)
+	}
+	return n, err
 }
 
 // lease reads the headers. It returns the zero numbers where there are none.

@@ -233,6 +233,7 @@ func TestHTTPOvertakes(t *testing.T) {
 		}
 		if response, err := client.Do(r); err == nil {
 			response.Body.Close()
+			t.Errorf("half an upload was answered with %s", response.Status)
 		}
 	}()
 	_, err := io.WriteString(upload, "half of it")
@@ -286,6 +287,54 @@ func TestHTTPSideBySide(t *testing.T) {
 		})
 	}
 	all.Wait()
+}
+
+// A request that was overtaken when all of it had arrived gets its answer, and its connection
+// serves the next one.
+func TestHTTPConnectionGoesOn(t *testing.T) {
+	running := make(chan struct{}, 1)
+	s := serve(t, fence.HTTPConfig{}, func(_ http.ResponseWriter, r *http.Request) {
+		if _, err := io.ReadAll(r.Body); err != nil {
+			t.Error(err)
+		}
+		if l, _ := fence.FromContext(r.Context()); l.Fence() == 33 {
+			running <- struct{}{}
+			<-r.Context().Done()
+		} else if err := r.Context().Err(); err != nil {
+			t.Errorf("the context of a new request has ended: %v", err)
+		}
+	})
+	old := s.Client().Transport.(*http.Transport).Clone()
+	old.MaxConnsPerHost = 1
+	defer old.CloseIdleConnections()
+	client := http.Client{Transport: &fence.Transport{Base: old, Opens: true}}
+	put := func(n int64) int {
+		ctx, cancel := context.WithTimeout(fence.NewContext(t.Context(), fence.Of("n", n)), patience)
+		defer cancel()
+		r, err := http.NewRequestWithContext(ctx, "PUT", s.URL, strings.NewReader("body"))
+		var response *http.Response
+		if err == nil {
+			response, err = client.Do(r)
+		}
+		if err != nil {
+			t.Error(err)
+			return 0
+		}
+		response.Body.Close()
+		return response.StatusCode
+	}
+	status := make(chan int, 1)
+	go func() { status <- put(33) }()
+	<-running
+	if r, _ := send(t, s, "GET", fence.Of("n", 34), false); r.StatusCode != 200 {
+		t.Errorf("the new holder: %s", r.Status)
+	}
+	if got := <-status; got != 200 {
+		t.Errorf("the overtaken one: %d", got)
+	}
+	if got := put(35); got != 200 {
+		t.Errorf("afterwards: %d", got)
+	}
 }
 
 // Who waits for an older request no longer than its own context does, gets no answer that lets
