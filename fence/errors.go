@@ -42,6 +42,16 @@ func invalid(op, name string, errs ...error) error {
 	return &holdfast.Error{Op: op, Name: name, Kind: holdfast.ErrInvalid, Outcome: holdfast.NotApplied, Err: errors.Join(errs...)}
 }
 
+// violations is everything that is wrong with arguments and settings.
+type violations []error
+
+// check adds a violation where there is one. The text names the field and the remedy.
+func (v *violations) check(bad bool, format string, args ...any) {
+	if bad {
+		*v = append(*v, fmt.Errorf(format, args...))
+	}
+}
+
 // failed reports that the resource did not answer, or not in a usable way.
 func failed(op, name string, outcome holdfast.Outcome, err error) error {
 	return &holdfast.Error{Op: op, Name: name, Kind: holdfast.ErrUnavailable, Outcome: outcome, Err: err}

@@ -58,13 +58,11 @@ func NewFile(path string, cfg FileConfig) (*File, error) {
 	if cfg.Mode == 0 {
 		cfg.Mode = 0o600
 	}
-	var errs []error
-	if path == "" || strings.ContainsRune(path, 0) || strings.HasSuffix(path, string(filepath.Separator)) {
-		errs = append(errs, fmt.Errorf("path is %.140q: give it the path of a file", path))
-	}
-	if cfg.Mode&^0o777 != 0 || cfg.Mode&0o600 != 0o600 {
-		errs = append(errs, fmt.Errorf("Mode is %v: it must have permissions only, and let the owner read and write", cfg.Mode))
-	}
+	var errs violations
+	errs.check(path == "" || strings.ContainsRune(path, 0) || strings.HasSuffix(path, string(filepath.Separator)),
+		"path is %.140q: give it the path of a file", path)
+	errs.check(cfg.Mode&^0o777 != 0 || cfg.Mode&0o600 != 0o600,
+		"Mode is %v: it must have permissions only, and let the owner read and write", cfg.Mode)
 	abs, err := filepath.Abs(path) // so that a change of the working directory changes nothing
 	if err != nil {
 		errs = append(errs, err)

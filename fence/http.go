@@ -165,34 +165,27 @@ func (u *upload) Read(b []byte) (int, error) {
 // lease reads the headers. It returns the zero numbers where there are none.
 func (h *HTTP) lease(r *http.Request) (n numbers, opens bool, err error) {
 	const op = "fence.HTTP"
-	var errs []error
+	var errs violations
 	one := func(header string) string {
 		values := r.Header.Values(header)
-		if len(values) > 1 {
-			errs = append(errs, fmt.Errorf("%s is there %d times: send it once", header, len(values)))
-		}
+		errs.check(len(values) > 1, "%s is there %d times: send it once", header, len(values))
 		return r.Header.Get(header)
 	}
 	encoded, number, open := one(HeaderName), one(HeaderFence), one(HeaderOpen)
 	if encoded == "" && number == "" && open == "" && len(errs) == 0 {
 		return numbers{}, false, nil
 	}
-	if open != "" && open != "yes" {
-		errs = append(errs, fmt.Errorf("%s is %.20q: send yes, or leave it out", HeaderOpen, open))
-	}
-	if n.name, err = url.PathUnescape(encoded); err != nil {
-		errs = append(errs, fmt.Errorf("%s is %.80q: percent-encode the name", HeaderName, encoded))
-	}
-	if n.fence, err = strconv.ParseInt(number, 10, 64); err != nil {
-		errs = append(errs, fmt.Errorf("%s is %.40q: send the fence in decimal", HeaderFence, number))
-	}
-	if h.cfg.Ahead > 0 && n.fence > time.Now().Add(h.cfg.Ahead).UnixMicro() {
-		errs = append(errs, fmt.Errorf("%s is %d: that is more than %v ahead of this server's clock in microseconds", HeaderFence, n.fence, h.cfg.Ahead))
-	}
+	errs.check(open != "" && open != "yes", "%s is %.20q: send yes, or leave it out", HeaderOpen, open)
+	n.name, err = url.PathUnescape(encoded)
+	errs.check(err != nil, "%s is %.80q: percent-encode the name", HeaderName, encoded)
+	n.fence, err = strconv.ParseInt(number, 10, 64)
+	errs.check(err != nil, "%s is %.40q: send the fence in decimal", HeaderFence, number)
+	errs.check(h.cfg.Ahead > 0 && n.fence > time.Now().Add(h.cfg.Ahead).UnixMicro(),
+		"%s is %d: that is more than %v ahead of this server's clock in microseconds", HeaderFence, n.fence, h.cfg.Ahead)
 	if len(errs) > 0 {
 		return numbers{}, false, invalid(op, n.name, errs...)
 	}
-	if n, err = read(context.Background(), op, n); err != nil {
+	if n, err = read(r.Context(), op, n); err != nil {
 		return numbers{}, false, err
 	}
 	return n, open == "yes", nil

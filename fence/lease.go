@@ -3,7 +3,6 @@ package fence
 import (
 	"context"
 	"errors"
-	"fmt"
 
 	"github.com/holdfast-go/holdfast"
 	"github.com/holdfast-go/holdfast/driver"
@@ -54,13 +53,11 @@ func read(ctx context.Context, op string, l Lease) (numbers, error) {
 		return numbers{}, invalid(op, "", errors.New("the lease is nil: pass the one that Lock returned"))
 	}
 	n := numbers{l.Name(), l.Fence()}
-	var errs []error
+	var errs violations
 	if err := driver.CheckName(n.name); err != nil {
 		errs = append(errs, err)
 	}
-	if n.fence < 1 || n.fence > MaxFence {
-		errs = append(errs, fmt.Errorf("fence is %d: it must be 1 to 2^53-1; take it from Lease.Fence", n.fence))
-	}
+	errs.check(n.fence < 1 || n.fence > MaxFence, "fence is %d: it must be 1 to 2^53-1; take it from Lease.Fence", n.fence)
 	if len(errs) > 0 {
 		return numbers{}, invalid(op, n.name, errs...)
 	}

@@ -49,13 +49,11 @@ func (c RedisConfig) withDefaults() RedisConfig {
 	return c
 }
 
-func (c RedisConfig) validate() (errs []error) {
-	if len(c.Prefix) > 128 || strings.ContainsAny(c.Prefix, "{}") {
-		errs = append(errs, fmt.Errorf("Prefix is %.140q: it must have up to 128 bytes and no braces", c.Prefix))
-	}
-	if c.Keep < time.Minute || c.Keep%time.Millisecond != 0 {
-		errs = append(errs, fmt.Errorf("Keep is %v: it must be whole milliseconds, at least 1m", c.Keep))
-	}
+func (c RedisConfig) validate() (errs violations) {
+	errs.check(len(c.Prefix) > 128 || strings.ContainsAny(c.Prefix, "{}"),
+		"Prefix is %.140q: it must have up to 128 bytes and no braces", c.Prefix)
+	errs.check(c.Keep < time.Minute || c.Keep%time.Millisecond != 0,
+		"Keep is %v: it must be whole milliseconds, at least 1m", c.Keep)
 	return errs
 }
 
@@ -89,9 +87,7 @@ var setScript string
 func NewRedis(eval RedisEval, cfg RedisConfig) (*Redis, error) {
 	cfg = cfg.withDefaults()
 	errs := cfg.validate()
-	if eval == nil {
-		errs = append(errs, errors.New("eval is nil: pass a function that runs scripts on your client"))
-	}
+	errs.check(eval == nil, "eval is nil: pass a function that runs scripts on your client")
 	if len(errs) > 0 {
 		return nil, invalid("new fence.Redis", "", errs...)
 	}

@@ -95,13 +95,11 @@ func NewSQL(dialect Dialect, cfg SQLConfig) (*SQL, error) {
 	if cfg.Table == "" {
 		cfg.Table = DefaultTable
 	}
-	var errs []error
-	if dialect < PostgreSQL || dialect > SQLite {
-		errs = append(errs, errors.New("dialect is not known: use fence.PostgreSQL, fence.MySQL or fence.SQLite"))
-	}
-	if !tablePattern.MatchString(cfg.Table) {
-		errs = append(errs, fmt.Errorf("Table is %.140q: it must be table or schema.table, each 1 to 63 letters, digits and underscores", cfg.Table))
-	}
+	var errs violations
+	errs.check(dialect < PostgreSQL || dialect > SQLite,
+		"dialect is %d: use fence.PostgreSQL, fence.MySQL or fence.SQLite", uint8(dialect))
+	errs.check(!tablePattern.MatchString(cfg.Table),
+		"Table is %.140q: it must be table or schema.table, each 1 to 63 letters, digits and underscores", cfg.Table)
 	if len(errs) > 0 {
 		return nil, invalid("new fence.SQL", "", errs...)
 	}
