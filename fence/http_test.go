@@ -306,8 +306,8 @@ func TestHTTPConnectionGoesOn(t *testing.T) {
 	})
 	old := s.Client().Transport.(*http.Transport).Clone()
 	old.MaxConnsPerHost = 1
-	defer old.CloseIdleConnections()
 	client := http.Client{Transport: &fence.Transport{Base: old, Opens: true}}
+	defer client.CloseIdleConnections()
 	put := func(n int64) int {
 		ctx, cancel := context.WithTimeout(fence.NewContext(t.Context(), fence.Of("n", n)), patience)
 		defer cancel()

@@ -248,8 +248,12 @@ func (s *SQL) key(n numbers) any {
 	return n.name
 }
 
+// missingTable is how PostgreSQL, MySQL and SQLite say it. Their drivers' errors have codes, but
+// are not to be imported here.
+var missingTable = regexp.MustCompile(`relation .* does not exist|[Tt]able .* doesn't exist|no such table`)
+
 func (s *SQL) failed(op string, n numbers, err error) error {
-	if text := err.Error(); strings.Contains(text, "exist") || strings.Contains(text, "no such table") {
+	if missingTable.MatchString(err.Error()) {
 		err = fmt.Errorf("%w: SQL.Init creates the table, SQL.DDL returns the statement", err)
 	}
 	return failed(op, n.name, holdfast.Unknown, err)

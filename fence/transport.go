@@ -52,11 +52,22 @@ func (t *Transport) RoundTrip(r *http.Request) (*http.Response, error) {
 	if t.Opens {
 		r.Header.Set(HeaderOpen, "yes")
 	}
-	base := t.Base
-	if base == nil {
-		base = http.DefaultTransport
+	return t.base().RoundTrip(r)
+}
+
+func (t *Transport) base() http.RoundTripper {
+	if t.Base == nil {
+		return http.DefaultTransport
 	}
-	return base.RoundTrip(r)
+	return t.Base
+}
+
+// CloseIdleConnections closes those of Base, where it can: http.Client.CloseIdleConnections
+// calls it.
+func (t *Transport) CloseIdleConnections() {
+	if c, ok := t.base().(interface{ CloseIdleConnections() }); ok {
+		c.CloseIdleConnections()
+	}
 }
 
 // ResponseError returns the refusal of an [HTTP] guard as an error that matches

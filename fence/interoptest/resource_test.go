@@ -41,13 +41,24 @@ func connect(kind, target string) (resource, error) {
 		f, err := fence.NewFile(target, fence.FileConfig{})
 		return fileResource{f, target}, err
 	case "HTTP":
-		return httpResource{target}, nil
+		return httpResource{target, new(http.Transport)}, nil
 	case "Redis":
 		c := redis.NewClient(&redis.Options{Addr: target})
 		r, err := fence.NewRedis(scripts(c), fence.RedisConfig{})
 		return redisResource{r, c}, err
 	}
 	return connectSQL(kind, target)
+}
+
+// reach is connect for this process.
+func reach(t *testing.T, kind, target string) resource {
+	t.Helper()
+	r, err := connect(kind, target)
+	must(t, err)
+	if c, ok := r.(io.Closer); ok {
+		t.Cleanup(func() { c.Close() })
+	}
+	return r
 }
 
 // scripts is what makes a guard's scripts run on a client of go-redis.
@@ -95,6 +106,8 @@ func (r redisResource) open(ctx context.Context, l fence.Lease) error {
 	return r.Open(ctx, l, "counter")
 }
 
+func (r redisResource) Close() error { return r.client.Close() }
+
 func (r redisResource) read(ctx context.Context, _ fence.Lease) (int, error) {
 	n, err := r.client.Get(ctx, "counter").Int()
 	if errors.Is(err, redis.Nil) {
@@ -115,10 +128,15 @@ func (r redisResource) blind(ctx context.Context, l fence.Lease, value int) erro
 }
 
 // httpResource is a number behind a web server: GET and PUT.
-type httpResource struct{ url string }
+type httpResource struct {
+	url  string
+	base *http.Transport
+}
+
+func (r httpResource) Close() error { r.base.CloseIdleConnections(); return nil }
 
 func (r httpResource) do(ctx context.Context, method string, l fence.Lease, opens bool, body string) (string, error) {
-	client := http.Client{Transport: &fence.Transport{Opens: opens}}
+	client := http.Client{Transport: &fence.Transport{Base: r.base, Opens: opens}}
 	request, err := http.NewRequestWithContext(fence.NewContext(ctx, l), method, r.url, strings.NewReader(body))
 	if err != nil {
 		return "", err
@@ -230,8 +248,7 @@ func common(t *testing.T, kind string, place func(*testing.T) string) {
 // its write and, should it think of beginning anew without taking the lock again, its Open.
 func testFrozenHolder(t *testing.T, kind, place string) {
 	locks := testserver.Redis(t, testserver.RedisOptions{})
-	r, err := connect(kind, place)
-	must(t, err)
+	r := reach(t, kind, place)
 	c := startHolder(t, locks, kind, place)
 	c.says("done", "write")
 	c.signal(syscall.SIGSTOP)
@@ -261,8 +278,7 @@ func testFrozenHolder(t *testing.T, kind, place string) {
 // B. With checks of the writes alone, which is what a blind write has, both are accepted and A's
 // is lost. B's Open before its reading closes that.
 func testLostUpdate(t *testing.T, kind, place string) {
-	r, err := connect(kind, place)
-	must(t, err)
+	r := reach(t, kind, place)
 	ctx := patient(t)
 	reader := fence.Of("reader", 1) // looks without a part in the locks
 	number := func() int {
@@ -283,7 +299,7 @@ func testLostUpdate(t *testing.T, kind, place string) {
 
 	a, b = fence.Of(lockName, 35), fence.Of(lockName, 36)
 	must(t, r.open(ctx, a))
-	seenByA, err = r.read(ctx, a)
+	seenByA, err := r.read(ctx, a)
 	must(t, err)
 	must(t, r.open(ctx, b))
 	seenByB, err = r.read(ctx, b)
@@ -298,8 +314,7 @@ func testLostUpdate(t *testing.T, kind, place string) {
 // testRules: the same numbers are let in and refused on every resource, the largest ones and
 // those that a rounded number would confuse among them.
 func testRules(t *testing.T, kind, place string) {
-	r, err := connect(kind, place)
-	must(t, err)
+	r := reach(t, kind, place)
 	ctx := patient(t)
 	for _, n := range []int64{1, 33, 1760000000123456} {
 		l, next := fence.Of(lockName, n), fence.Of(lockName, n+1)

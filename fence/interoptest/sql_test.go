@@ -118,6 +118,8 @@ func (r *sqlResource) open(ctx context.Context, l fence.Lease) error {
 	return r.guard.Open(ctx, r.db, l)
 }
 
+func (r *sqlResource) Close() error { return r.db.Close() }
+
 func (r *sqlResource) read(ctx context.Context, _ fence.Lease) (n int, err error) {
 	err = r.db.QueryRowContext(ctx, "SELECT n FROM counter").Scan(&n)
 	return n, err
@@ -266,10 +268,8 @@ func TestSQLite(t *testing.T) {
 func testFrozenInATransaction(t *testing.T, db database) {
 	place := db.counter(t)
 	locks := testserver.Redis(t, testserver.RedisOptions{})
-	r, err := connect(db.kind, place)
-	must(t, err)
+	r := reach(t, db.kind, place)
 	conn := r.(*sqlResource).db
-	t.Cleanup(func() { conn.Close() })
 	var name string
 	must(t, conn.QueryRow("SELECT current_database()").Scan(&name))
 	execute(t, conn, "ALTER DATABASE "+name+" SET idle_in_transaction_session_timeout = '2s'")
