@@ -4,6 +4,8 @@ import (
 	"net/url"
 	"path/filepath"
 
+	_ "github.com/go-sql-driver/mysql"
+	_ "github.com/jackc/pgx/v5/stdlib"
 	"github.com/redis/go-redis/v9"
 	"github.com/redis/go-redis/v9/logging"
 
@@ -11,6 +13,8 @@ import (
 
 	// The engines that the program knows. Each registers its URL schemes.
 	_ "github.com/holdfast-go/holdfast/memlock"
+	_ "github.com/holdfast-go/holdfast/mysqllock"
+	_ "github.com/holdfast-go/holdfast/pglock"
 	_ "github.com/holdfast-go/holdfast/redislock"
 )
 
