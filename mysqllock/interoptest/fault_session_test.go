@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/holdfast-go/holdfast"
+	"github.com/holdfast-go/holdfast/driver"
 	"github.com/holdfast-go/holdfast/internal/testserver"
 	"github.com/holdfast-go/holdfast/mysqllock"
 )
@@ -152,27 +153,39 @@ func faultReplyLost(l *lab) {
 	l.unlock(l.lock(c, "name"))
 }
 
-// A cancelled wait at a server that does not answer ends all the same.
+// A cancelled call to a server that does not answer returns all the same. What the server grants
+// when it goes on is given back by the engine itself, and who waited waits on.
 func TestFaultServerFrozen(t *testing.T) {
 	t.Parallel()
 	l := newLab(t)
-	holder, other := l.process(), l.client("", "", long)
+	holder, other := l.process(), l.process()
 	lease := l.lock(holder, "name")
 	w := l.waiter(other, "name")
+	e := l.engineAt("", "")
+	defer e.Close()
+	request := func(name string) driver.Request {
+		req := driver.Request{Name: name, Mode: driver.Exclusive, TTL: long, Span: 1}
+		copy(req.Token[:], name)
+		return req
+	}
 	l.server.Pause()
 	ctx, cancel := context.WithCancel(l.context())
 	cancelled := make(chan error, 1)
-	go func() { _, err := other.Mutex("elsewhere").Lock(ctx); cancelled <- err }()
+	go func() { _, err := e.Acquire(ctx, request("late")); cancelled <- err }()
 	time.AfterFunc(50*time.Millisecond, cancel)
 	select {
 	case err := <-cancelled:
-		if err == nil {
-			l.Error("granted by a server that is frozen")
+		if !errors.Is(err, context.Canceled) {
+			l.Errorf("from a server that is frozen: %v", err)
 		}
 	case <-time.After(patience):
 		l.Error("a cancelled call does not return")
 	}
 	l.server.Resume()
+	if _, err := e.Acquire(l.context(), request("next")); err != nil { // which goes out after it
+		l.Fatal(err)
+	}
+	l.eventually("what was granted late is free", func() bool { return l.holderOf("late") == 0 })
 	w.stillWaits()
 	l.unlock(lease)
 	l.unlock(w.granted())
