@@ -60,14 +60,14 @@ func Middleware(c *holdfast.Client, cfg Config) (func(http.Handler) http.Handler
 		wrong = append(wrong, errors.New("the client is nil"))
 	}
 	if cfg.Key == nil {
-		wrong = append(wrong, errors.New("Key is nil: say on whose account a request goes"))
+		wrong = append(wrong, errors.New("the Key is nil: say on whose account a request goes"))
 	}
 	if c != nil {
 		wrong = append(wrong, c.Limiter("rate", cfg.Rate).Err())
 	}
 	for _, b := range []byte(cfg.Policy) {
 		if b < ' ' || b > '~' || b == '"' || b == '\\' {
-			wrong = append(wrong, fmt.Errorf("Policy is %q: it must be ASCII without quotes", cfg.Policy))
+			wrong = append(wrong, fmt.Errorf("the Policy is %q: it must be ASCII without quotes", cfg.Policy))
 			break
 		}
 	}
