@@ -23,6 +23,7 @@ verify: ## the long runs that `make test` shortens: 64 processes, 200 locks each
 	HOLDFAST_CROWD=20 $(GO) test -count 1 -v -run 'TestFailover$$|TestQueue$$|TestTheMirror' -timeout 60m ./redislock/internal/model ./redislock
 	HOLDFAST_CROWD=20 $(GO) test -count 1 -v -run 'TestFault$$/Crowd' -timeout 30m ./mysqllock/interoptest
 	HOLDFAST_FAILOVERS=50 $(GO) test -count 1 -v -run 'TestFailoverWithGrace$$|TestHolderSurvives' -timeout 60m ./redislock
+	HOLDFAST_PGLOCK_ROUNDS=1000 $(GO) test -count 1 -race -run TestServer -timeout 30m ./pglock/interoptest
 
 lint: ## format, vet, static analysis, other systems, tidy modules
 	./scripts/lint "$(STATICCHECK)" $(MODULES)

@@ -36,7 +36,7 @@ func conformance(b *bench) {
 						return engine(t, db, pglock.Config{Schema: "conformance", MaxTTL: pglock.LongestTTL, Heartbeat: 50 * time.Millisecond})
 					}}
 				},
-				TTL: 400 * time.Millisecond, Rounds: rounds(),
+				TTL: 400 * time.Millisecond, Pause: 100 * time.Millisecond, Rounds: rounds(),
 			})
 		})
 	}

@@ -120,7 +120,7 @@ func networkIsCut(b *bench, through string) {
 func networkIsSilent(b *bench, through string) {
 	owner := "silent " + through
 	proxy := testserver.Proxy(b.T, b.server.Addr())
-	e := engine(b.T, pool(b.T, through, b.server.URLVia(proxy.Addr())), pglock.Config{Timeout: time.Second})
+	e := engine(b.T, pool(b.T, through, b.server.URLVia(proxy.Addr())), pglock.Config{})
 	other := b.engine("pgx", pglock.Config{})
 	clock := driver.BootClock()
 	h := b.take(e, request(owner, owner, short))
@@ -146,14 +146,15 @@ func networkIsSilent(b *bench, through string) {
 	b.released(b.take(e, request(owner, owner, long)))
 }
 
-// networkFlickers: a silence shorter than the lease costs nothing.
+// networkFlickers: a silence shorter than the lease costs nothing, though it is longer than
+// what is waited for otherwise.
 func networkFlickers(b *bench, through string) {
 	owner := "flicker " + through
 	proxy := testserver.Proxy(b.T, b.server.Addr())
-	e := engine(b.T, pool(b.T, through, b.server.URLVia(proxy.Addr())), pglock.Config{Timeout: time.Second})
+	e := engine(b.T, pool(b.T, through, b.server.URLVia(proxy.Addr())), pglock.Config{Timeout: 4 * time.Second})
 	h := b.take(e, request(owner, owner, long))
 	proxy.Freeze()
-	ctx, cancel := context.WithTimeout(context.Background(), 1500*time.Millisecond)
+	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
 	defer cancel()
 	if err := e.Renew(ctx, []driver.Claim{h.claim})[0]; !isKind(err, driver.Unavailable) {
 		b.Errorf("renewal without a network: %v", err)
