@@ -1,0 +1,147 @@
+package testserver
+
+import (
+	"bytes"
+	"io"
+	"net"
+	"regexp"
+	"sync"
+	"testing"
+)
+
+// peerGate stands between the members of an etcd cluster and the port of one of them. All dial
+// one address, as a cluster knows one for each member. The gate tells them apart by what the
+// first request on a connection says, and can keep some of them out.
+type peerGate struct {
+	target   string
+	port     int
+	release  func()
+	listener net.Listener
+	work     sync.WaitGroup
+
+	mu     sync.Mutex
+	barred map[string]bool     // ids of members
+	conns  map[net.Conn]string // and the id of who dialled, "" where that is not known
+	closed bool
+}
+
+func newPeerGate(t testing.TB, target string) *peerGate {
+	t.Helper()
+	g := &peerGate{target: target, barred: map[string]bool{}, conns: map[net.Conn]string{}}
+	g.port, g.release = reservePort(t)
+	err := poll(nil, func() (err error) {
+		g.listener, err = net.Listen("tcp", g.addr())
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	g.work.Go(g.accept)
+	return g
+}
+
+func (g *peerGate) addr() string { return loopback(g.port) }
+
+func (g *peerGate) accept() {
+	for {
+		c, err := g.listener.Accept()
+		if err != nil {
+			return // closed: nothing else ends a listener on the loopback
+		}
+		if g.enter(c, "") {
+			g.work.Go(func() { g.serve(c) })
+		}
+	}
+}
+
+// enter notes a connection of a member. It reports false, and closes it, when that is barred.
+func (g *peerGate) enter(c net.Conn, id string) bool {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if g.closed || g.barred[id] {
+		c.Close()
+		return false
+	}
+	g.conns[c] = id
+	return true
+}
+
+func (g *peerGate) leave(c net.Conn) {
+	c.Close()
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	delete(g.conns, c)
+}
+
+// dialler is the header in which members say who they are.
+var dialler = regexp.MustCompile(`(?i)\r\nX-Server-From: ([0-9a-f]+)\r\n`)
+
+// serve forwards a connection once it has seen who dials.
+func (g *peerGate) serve(c net.Conn) {
+	defer g.leave(c)
+	head := make([]byte, 0, 4096)
+	for !bytes.Contains(head, []byte("\r\n\r\n")) && len(head) < cap(head) {
+		n, err := c.Read(head[len(head):cap(head)])
+		if head = head[:len(head)+n]; err != nil {
+			return
+		}
+	}
+	id := ""
+	if m := dialler.FindSubmatch(head); m != nil {
+		id = string(m[1])
+	}
+	if !g.enter(c, id) {
+		return
+	}
+	up, err := net.Dial("tcp", g.target)
+	if err != nil {
+		return
+	}
+	if !g.enter(up, id) {
+		return
+	}
+	defer g.leave(up)
+	g.work.Go(func() {
+		_, _ = io.Copy(c, up)
+		c.Close()
+	})
+	if _, err := up.Write(head); err == nil {
+		_, _ = io.Copy(up, c)
+	}
+}
+
+// bar closes the connections of a member and takes no more of them.
+func (g *peerGate) bar(id string) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.barred[id] = true
+	for c, who := range g.conns {
+		if who == id {
+			c.Close()
+		}
+	}
+}
+
+// admitAll ends every bar.
+func (g *peerGate) admitAll() {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	clear(g.barred)
+}
+
+// close ends the gate and its connections and returns when its goroutines are gone. A gate
+// that was never made is closed.
+func (g *peerGate) close() {
+	if g == nil {
+		return
+	}
+	g.listener.Close()
+	g.mu.Lock()
+	g.closed = true
+	for c := range g.conns {
+		c.Close()
+	}
+	g.mu.Unlock()
+	g.work.Wait()
+	g.release()
+}
