@@ -66,9 +66,14 @@ func Etcd(t testing.TB, options EtcdOptions) *EtcdCluster {
 		}
 		c.client.Transport.(*http.Transport).TLSClientConfig = c.ca.ClientConfig()
 	}
+	folder := t.TempDir() // before cleanUp, which comes first then
 	t.Cleanup(c.cleanUp)
 	for i := range options.Members {
-		m := &EtcdMember{cluster: c, name: fmt.Sprintf("m%d", i+1), folder: t.TempDir(), release: func() {}}
+		m := &EtcdMember{cluster: c, name: fmt.Sprintf("m%d", i+1), release: func() {}}
+		m.folder = filepath.Join(folder, m.name)
+		if err := os.Mkdir(m.folder, 0o700); err != nil {
+			t.Fatal(err)
+		}
 		m.proc = &process{program: program, folder: m.folder, log: filepath.Join(m.folder, "log")}
 		c.members = append(c.members, m)
 	}

@@ -1,0 +1,17 @@
+package etcdlock_test
+
+import (
+	"flag"
+	"os"
+	"testing"
+)
+
+// TestMain has as many tests run at once as wait at once: nearly all of their time is that of
+// leases that run out, and of elections.
+func TestMain(m *testing.M) {
+	flag.Parse()
+	if f := flag.Lookup("test.parallel"); f.Value.String() == f.DefValue {
+		_ = f.Value.Set("32")
+	}
+	os.Exit(m.Run())
+}

@@ -1,0 +1,230 @@
+package etcdlock
+
+import (
+	"context"
+	"errors"
+	"slices"
+	"sync"
+
+	"github.com/holdfast-go/holdfast/driver"
+	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
+	"go.etcd.io/etcd/api/v3/mvccpb"
+	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
+	clientv3 "go.etcd.io/etcd/client/v3"
+)
+
+// txn is a transaction. One that may have changed something without an answer gives up the
+// lease that its keys hang on, so that what it did cannot last.
+type txn struct {
+	cmps            []clientv3.Cmp
+	then, otherwise []clientv3.Op
+
+	name    string // what a batch has one transaction of
+	session *session
+	lease   *lease // of the keys that it writes, nil when it writes none
+
+	done   chan struct{} // closed when answer and err are set, for one that waits in the sender
+	answer answer
+	err    error
+}
+
+// answer is that of a transaction.
+type answer struct {
+	sent      driver.Instant // before it left
+	revision  int64
+	term      uint64
+	succeeded bool
+	responses []*pb.ResponseOp
+}
+
+func newAnswer(sent driver.Instant, header *pb.ResponseHeader, resp *pb.TxnResponse) answer {
+	return answer{sent, header.Revision, header.RaftTerm, resp.Succeeded, resp.Responses}
+}
+
+// found returns what the nth operation, a read, has found.
+func (a *answer) found(n int) []*mvccpb.KeyValue { return a.responses[n].GetResponseRange().Kvs }
+
+// transact sends a transaction by itself.
+func (e *Engine) transact(ctx context.Context, t *txn) (answer, error) {
+	bounded, cancel := e.bound(ctx)
+	defer cancel()
+	a, err := e.commit(bounded, t)
+	return a, e.explain(t, err)
+}
+
+func (e *Engine) commit(ctx context.Context, t *txn) (answer, error) {
+	sent := e.clock.Now()
+	resp, err := e.client.Txn(ctx).If(t.cmps...).Then(t.then...).Else(t.otherwise...).Commit()
+	if err != nil {
+		return answer{}, err
+	}
+	if resp.Header.Revision >= maxRevision {
+		return answer{}, errExhausted
+	}
+	return newAnswer(sent, resp.Header, (*pb.TxnResponse)(resp)), nil
+}
+
+// explain classifies the error of a transaction.
+func (e *Engine) explain(t *txn, err error) error {
+	if err == nil {
+		return nil
+	}
+	d := e.failure(err)
+	if t.lease != nil && d.Outcome != driver.NotApplied {
+		t.session.giveUp(t.lease)
+	}
+	return d
+}
+
+// sender merges transactions that are sent at the same time. A lone one goes out at once, on
+// the goroutine of its caller; those that come while a few are under way wait for an answer,
+// and then go together, as transactions within one. That costs etcd and this process a
+// fraction of what they cost one by one.
+//
+// All comparisons of a transaction, those of the ones within it as well, are made before any
+// of its writes. So two for one name do not go together: both could find the name free. That
+// also keeps apart the revisions, which fences come from, of writes for one name.
+type sender struct {
+	engine *Engine
+
+	mu    sync.Mutex
+	queue []*txn
+	under int // how many calls are under way
+}
+
+const (
+	// maxUnder is how many calls are under way when others begin to wait.
+	maxUnder = 4
+	// maxBatch bounds how many transactions go together.
+	maxBatch = 64
+)
+
+// send sends a transaction, perhaps together with others.
+func (s *sender) send(ctx context.Context, t *txn) (answer, error) {
+	e := s.engine
+	bounded, cancel := e.bound(ctx)
+	defer cancel()
+	s.mu.Lock()
+	if s.under < maxUnder {
+		s.under++
+		s.mu.Unlock()
+		a, err := e.commit(bounded, t)
+		s.landed()
+		return a, e.explain(t, err)
+	}
+	t.done = make(chan struct{})
+	s.queue = append(s.queue, t)
+	s.mu.Unlock()
+	select {
+	case <-t.done:
+		return t.answer, e.explain(t, t.err)
+	case <-bounded.Done():
+	}
+	if s.withdraw(t) {
+		return answer{}, driver.Fail(driver.Unavailable, bounded.Err())
+	}
+	return answer{}, e.explain(t, bounded.Err())
+}
+
+// withdraw takes a transaction out of the queue and reports whether it was still there.
+func (s *sender) withdraw(t *txn) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	i := slices.Index(s.queue, t)
+	if i >= 0 {
+		s.queue = slices.Delete(s.queue, i, i+1)
+	}
+	return i >= 0
+}
+
+// landed ends a call, and has those that wait sent in its place.
+func (s *sender) landed() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if len(s.queue) == 0 || !s.engine.background(s.work) {
+		s.under-- // after Close nobody waits: their contexts have ended
+	}
+}
+
+// work sends batches until nobody waits.
+func (s *sender) work() {
+	for {
+		s.mu.Lock()
+		batch := s.take()
+		if len(batch) == 0 {
+			s.under--
+			s.mu.Unlock()
+			return
+		}
+		s.mu.Unlock()
+		s.flush(batch)
+	}
+}
+
+// take takes what may go together off the queue: one of a name, with keys on one lease.
+func (s *sender) take() (batch []*txn) {
+	var lease *lease
+	names := map[string]bool{}
+	most := min(maxBatch, s.engine.cfg.MaxTxnOps-4) // those within count towards the limit, too
+	s.queue = slices.DeleteFunc(s.queue, func(t *txn) bool {
+		if len(batch) == most || names[t.name] || lease != nil && t.lease != nil && t.lease != lease {
+			return false
+		}
+		if t.lease != nil {
+			lease = t.lease
+		}
+		names[t.name] = true
+		batch = append(batch, t)
+		return true
+	})
+	return batch
+}
+
+// flush sends a batch and hands out the answers.
+func (s *sender) flush(batch []*txn) {
+	e := s.engine
+	ctx, cancel := e.bound(context.Background())
+	defer cancel()
+	if len(batch) == 1 {
+		s.flushAlone(ctx, batch[0])
+		return
+	}
+	all := &txn{then: make([]clientv3.Op, len(batch))}
+	for i, t := range batch {
+		all.then[i] = clientv3.OpTxn(t.cmps, t.then, t.otherwise)
+	}
+	a, err := e.commit(ctx, all)
+	if refusedByContent(err) {
+		// One of them is why, and the others are not to suffer for it.
+		for _, t := range batch {
+			s.flushAlone(ctx, t)
+		}
+		return
+	}
+	for i, t := range batch {
+		if t.err = err; err == nil {
+			resp := a.responses[i].GetResponseTxn()
+			t.answer = answer{a.sent, a.revision, a.term, resp.Succeeded, resp.Responses}
+		}
+		close(t.done)
+	}
+}
+
+func (s *sender) flushAlone(ctx context.Context, t *txn) {
+	t.answer, t.err = s.engine.commit(ctx, t)
+	close(t.done)
+}
+
+// refusedByContent reports whether a call was refused because of what is in it, and nothing
+// was done.
+func refusedByContent(err error) bool {
+	return slices.ContainsFunc([]error{
+		rpctypes.ErrLeaseNotFound, rpctypes.ErrPermissionDenied, rpctypes.ErrTooManyOps, rpctypes.ErrRequestTooLarge,
+	}, func(known error) bool { return errors.Is(err, known) })
+}
+
+// delete deletes a key, if the comparisons hold, and reports whether it was there.
+func (e *Engine) delete(ctx context.Context, name, key string, cmps []clientv3.Cmp) (bool, error) {
+	a, err := e.sender.send(ctx, &txn{name: name, cmps: cmps, then: []clientv3.Op{clientv3.OpDelete(key)}})
+	return err == nil && a.succeeded && a.responses[0].GetResponseDeleteRange().Deleted > 0, err
+}
