@@ -114,7 +114,7 @@ func TestFaultQuorumLost(t *testing.T) {
 // The lease is revoked behind the back of who holds a lock, and of who waits for one: the first
 // is told, the second queues anew.
 func TestFaultLeaseRevoked(t *testing.T) {
-	const ttl = 2 * time.Second
+	const ttl = 3 * time.Second
 	l := newLab(t, testserver.EtcdOptions{})
 	raw := l.raw(l.cluster.Addrs()...)
 	look := l.engine(l.cluster.Addrs()...)
@@ -179,7 +179,7 @@ func TestFaultCompaction(t *testing.T) {
 // A frozen network on the holder's side alone: it is told before another gets the lock, though
 // its client library says nothing.
 func TestFaultSilentNetwork(t *testing.T) {
-	const ttl = 2 * time.Second
+	const ttl = 3 * time.Second
 	l := newLab(t, testserver.EtcdOptions{})
 	m := l.cluster.Members()[0]
 	lease := l.lock(l.process(ttl, m.Proxy().Addr()), "name")
@@ -198,7 +198,7 @@ func TestFaultSilentNetwork(t *testing.T) {
 // The answer to a request is lost, and the request's effect with it: nobody has to wait for
 // longer than the lease that the key hangs on, although the process lives and holds others.
 func TestFaultAnswerLost(t *testing.T) {
-	const ttl = 2 * time.Second
+	const ttl = 3 * time.Second
 	l := newLab(t, testserver.EtcdOptions{})
 	m := l.cluster.Members()[0]
 	c := l.process(ttl, m.Proxy().Addr())

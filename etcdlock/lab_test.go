@@ -2,11 +2,13 @@ package etcdlock_test
 
 import (
 	"context"
+	"crypto/rand"
 	"errors"
 	"testing"
 	"time"
 
 	"github.com/holdfast-go/holdfast"
+	"github.com/holdfast-go/holdfast/driver"
 	"github.com/holdfast-go/holdfast/etcdlock"
 	"github.com/holdfast-go/holdfast/internal/testserver"
 	clientv3 "go.etcd.io/etcd/client/v3"
@@ -175,4 +177,9 @@ func (l *lab) outlives(lease *holdfast.Lease, began time.Time, ttl time.Duration
 		}
 		return time.Since(began) > ttl+ttl/2
 	})
+}
+
+func newToken() (token driver.Token) {
+	rand.Read(token[:])
+	return token
 }

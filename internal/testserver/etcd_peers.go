@@ -21,7 +21,7 @@ type peerGate struct {
 
 	mu     sync.Mutex
 	barred map[string]bool     // ids of members
-	conns  map[net.Conn]string // and the id of who dialled, "" where that is not known
+	conns  map[net.Conn]string // and the id of who dialled, "" before that is known
 	closed bool
 }
 
@@ -58,7 +58,7 @@ func (g *peerGate) accept() {
 func (g *peerGate) enter(c net.Conn, id string) bool {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	if g.closed || g.barred[id] {
+	if g.closed || g.barred[id] || id == anybody && len(g.barred) > 0 {
 		c.Close()
 		return false
 	}
@@ -76,6 +76,10 @@ func (g *peerGate) leave(c net.Conn) {
 // dialler is the header in which members say who they are.
 var dialler = regexp.MustCompile(`(?i)\r\nX-Server-From: ([0-9a-f]+)\r\n`)
 
+// anybody is who dials without saying so: a member that looks whether another is there. Such a
+// connection may be used for other things later, so it must not last when somebody is barred.
+const anybody = "anybody"
+
 // serve forwards a connection once it has seen who dials.
 func (g *peerGate) serve(c net.Conn) {
 	defer g.leave(c)
@@ -86,7 +90,7 @@ func (g *peerGate) serve(c net.Conn) {
 			return
 		}
 	}
-	id := ""
+	id := anybody
 	if m := dialler.FindSubmatch(head); m != nil {
 		id = string(m[1])
 	}
@@ -116,7 +120,7 @@ func (g *peerGate) bar(id string) {
 	defer g.mu.Unlock()
 	g.barred[id] = true
 	for c, who := range g.conns {
-		if who == id {
+		if who == id || who == anybody {
 			c.Close()
 		}
 	}
