@@ -177,12 +177,16 @@ func (r *request) send(ctx context.Context, t *txn) (answer, error) {
 	return r.engine.sender.send(ctx, t)
 }
 
-// hang finds the lease that the key is to hang on.
-func (r *request) hang(ctx context.Context) (err error) {
-	if r.lease, err = r.session.get(ctx); err != nil {
-		return r.engine.failure(err)
+// hang finds the lease that the key is to hang on. The request keeps the one it has where that
+// fails.
+func (r *request) hang(ctx context.Context) error {
+	l, err := r.session.get(ctx)
+	if err != nil {
+		d := r.engine.failure(err)
+		return &driver.Error{Kind: d.Kind, Outcome: driver.NotApplied, Err: d.Err} // of the request, nothing was sent
 	}
-	r.lease.freshen()
+	l.freshen()
+	r.lease = l
 	return nil
 }
 
@@ -306,7 +310,7 @@ func (r *request) withdraw(ctx context.Context, cause error) error {
 	bounded, cancel := r.engine.patience(ctx)
 	defer cancel()
 	if _, err := r.engine.delete(bounded, r.Name, r.own, nil); err != nil {
-		r.session.giveUp(r.lease)
+		r.engine.giveUp(r.lease.id)
 		return unsettled(failure)
 	}
 	return failure

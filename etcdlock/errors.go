@@ -93,7 +93,8 @@ func verdictOn(err error) verdict {
 		return verdict{}
 	case s.Code() == codes.Canceled && strings.Contains(text, "connection is closing"):
 		return verdict{outcome: driver.NotApplied, lasting: true, advice: "the etcd client was closed"}
-	case strings.Contains(text, "x509:"), strings.Contains(text, "tls:"), strings.Contains(text, "authentication handshake failed"):
+	case strings.Contains(text, "x509:"), strings.Contains(text, "tls:"), strings.Contains(text, "authentication handshake failed"),
+		strings.Contains(text, "error reading server preface"):
 		return verdict{
 			outcome: driver.NotApplied, lasting: true,
 			advice: "check the certificates and the authority, and whether both sides expect TLS",

@@ -1,6 +1,7 @@
 package etcdlock
 
 import (
+	"cmp"
 	"context"
 	"crypto/tls"
 	"crypto/x509"
@@ -13,8 +14,12 @@ import (
 	"time"
 
 	"github.com/holdfast-go/holdfast/driver"
+	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
 	clientv3 "go.etcd.io/etcd/client/v3"
 	"go.uber.org/zap"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
 )
 
 func init() {
@@ -35,9 +40,8 @@ func init() {
 //
 //   - prefix (empty for raw keys), timeout and max-txn-ops are fields of cfg;
 //   - ca names a file with the authorities to trust, in place of the system's; cert and key
-//     name the files of a certificate to show; server-name is the name that the members'
-//     certificates have to have, in place of the host; insecure=on turns their check off. They
-//     are for etcds only.
+//     name the files of a certificate to show; insecure=on turns the check of the members'
+//     certificates off. They are for etcds only.
 //
 // ctx bounds the opening only.
 func Open(ctx context.Context, rawURL string, cfg Config) (*Engine, error) {
@@ -82,20 +86,33 @@ func open(ctx context.Context, u *url.URL, cfg Config) (*Engine, error) {
 	return e, nil
 }
 
-// greet asks the cluster for something that a majority has to agree on. What the user may not
-// read is an answer, too: that is said by whoever asks for a lock.
+// greet asks the cluster for something that a majority has to agree on.
 func (e *Engine) greet(ctx context.Context) error {
 	bounded, cancel := context.WithTimeout(ctx, e.cfg.Timeout)
 	defer cancel()
-	err := e.greetOnce(bounded)
-	if err != nil && ctx.Err() != nil {
+	_, err := e.client.Get(bounded, e.cfg.keysOf("%"), clientv3.WithPrefix(), clientv3.WithCountOnly())
+	switch {
+	case err == nil:
+		return nil
+	case ctx.Err() != nil:
 		return ctx.Err()
+	case errors.Is(err, context.DeadlineExceeded):
+		return cmp.Or(e.connectionError(ctx), err)
 	}
 	return err
 }
 
-func (e *Engine) greetOnce(ctx context.Context) error {
-	_, err := e.client.Get(ctx, e.cfg.keysOf("%"), clientv3.WithPrefix(), clientv3.WithCountOnly())
+// connectionError returns why there is no connection, nil when that is not known. The client
+// waits for one until the time is over, and does not say why there was none; a call that does
+// not wait is told.
+func (e *Engine) connectionError(ctx context.Context) error {
+	bounded, cancel := context.WithTimeout(ctx, grace)
+	defer cancel()
+	conn := e.client.ActiveConnection()
+	_, err := pb.NewMaintenanceClient(conn).Status(bounded, &pb.StatusRequest{}, grpc.WaitForReady(false))
+	if status.Code(err) != codes.Unavailable {
+		return nil
+	}
 	return err
 }
 
@@ -110,7 +127,7 @@ func unreachable(ctx context.Context, config clientv3.Config, err error) error {
 	case v.advice != "":
 		err = fmt.Errorf("%s: %w (%s)", hosts, err, v.advice)
 	default:
-		err = fmt.Errorf("%s does not answer: %w", hosts, err)
+		err = fmt.Errorf("%s does not answer: is the address right, and does either side expect TLS, or a certificate of the other? %w", hosts, err)
 	}
 	return driver.Fail(driver.Unavailable, err)
 }
@@ -172,8 +189,7 @@ func read(u *url.URL, cfg *Config) (clientv3.Config, error) {
 // readTLS reads the parameters that are about TLS.
 func readTLS(s *driver.Settings, fail func(string, ...any)) *tls.Config {
 	config := &tls.Config{
-		MinVersion: tls.VersionTLS12, ServerName: s.String("server-name", ""),
-		InsecureSkipVerify: s.Bool("insecure", false),
+		MinVersion: tls.VersionTLS12, InsecureSkipVerify: s.Bool("insecure", false),
 	}
 	if file := s.String("ca", ""); file != "" {
 		pem, err := os.ReadFile(file)
