@@ -213,7 +213,9 @@ func (l *lease) keepAlive(a *attempt) {
 	ctx, cancel := e.bound(context.Background())
 	defer cancel()
 	sent := e.clock.Now()
-	resp, err := e.client.KeepAliveOnce(clientv3.WithRequireLeader(ctx), l.id)
+	// Not with a leader required: the client repeats this without a pause when there is none,
+	// while a server that may wait for one does.
+	resp, err := e.client.KeepAliveOnce(ctx, l.id)
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.renewing, a.err = nil, err

@@ -72,13 +72,28 @@ func (r *request) await(ctx context.Context, o obstacle, look func(context.Conte
 	}
 }
 
-// watch watches what the request waits for.
-func (r *request) watch(ctx context.Context, o obstacle) clientv3.WatchChan {
-	ctx = clientv3.WithRequireLeader(ctx)
+// watch watches what the request waits for, until ctx ends. It does not wait for the server to
+// take the watch, which may take as long as the network is silent. A watch that ends closes the
+// channel.
+func (r *request) watch(ctx context.Context, o obstacle) <-chan clientv3.WatchResponse {
+	key, options := o.entry.key, []clientv3.OpOption{clientv3.WithCreatedNotify()}
 	if o.any {
-		return r.engine.client.Watch(ctx, r.all, clientv3.WithPrefix(), clientv3.WithCreatedNotify(), clientv3.WithFilterPut())
+		key, options = r.all, append(options, clientv3.WithPrefix(), clientv3.WithFilterPut())
 	}
-	return r.engine.client.Watch(ctx, o.entry.key, clientv3.WithCreatedNotify())
+	events := make(chan clientv3.WatchResponse)
+	begun := r.engine.background(func() {
+		defer close(events)
+		for w := range r.engine.client.Watch(clientv3.WithRequireLeader(ctx), key, options...) {
+			select {
+			case events <- w:
+			case <-ctx.Done():
+			}
+		}
+	})
+	if !begun {
+		close(events)
+	}
+	return events
 }
 
 // concerns reports whether an event may mean that the obstacle is gone. The key that is waited
