@@ -113,8 +113,12 @@ func (h *history) work(ctx context.Context, c *holdfast.Client, rng *rand.Rand) 
 			continue
 		}
 		h.enter(i, name, lease)
+		hold := time.Duration(rng.IntN(30)) * time.Millisecond
+		if rng.IntN(20) == 0 {
+			hold = time.Duration(rng.IntN(int(2 * historyTTL))) // through a fault, and to the lease's end
+		}
 		select {
-		case <-time.After(time.Duration(rng.IntN(30)) * time.Millisecond):
+		case <-time.After(hold):
 		case <-lease.Context().Done():
 		}
 		h.leave(name, lease)

@@ -147,3 +147,73 @@ func TestRenewMany(t *testing.T) {
 		t.Errorf("%+v, %v, want a holder with fence %d", info, err, claims[8].Fence)
 	}
 }
+
+// Requests that travel together find that their lease is gone: each is granted all the same, on
+// another lease, and the releases among them are carried out.
+func TestMergedWithoutLease(t *testing.T) {
+	l := newLab(t, testserver.EtcdOptions{})
+	e := l.engine(l.cluster.Addrs()...)
+	raw := l.raw(l.cluster.Addrs()...)
+	var all sync.WaitGroup
+	for i := range 200 {
+		if i == 100 {
+			leases, err := raw.Leases(l.patience())
+			if err != nil || len(leases.Leases) != 1 {
+				t.Fatalf("%+v, %v, want one lease", leases, err)
+			}
+			all.Go(func() { _, _ = raw.Revoke(l.patience(), leases.Leases[0].ID) })
+		}
+		all.Go(func() {
+			req := driver.Request{Name: fmt.Sprint("name", i), Mode: driver.Exclusive, TTL: 30 * time.Second, Span: 1, Wait: true, Token: newToken()}
+			g, err := e.Acquire(l.patience(), req)
+			if err != nil {
+				t.Errorf("%d: %v", i, err)
+				return
+			}
+			var d *driver.Error
+			if err := e.Release(l.patience(), req.Claim(g)); err != nil && (!errors.As(err, &d) || d.Kind != driver.NotHeld) {
+				t.Errorf("%d: release: %v", i, err)
+			}
+		})
+		if i == 99 {
+			all.Wait()
+		}
+	}
+	all.Wait()
+	if keys := l.keys(raw); len(keys) > 0 {
+		t.Errorf("keys %q are left", keys)
+	}
+}
+
+// A guard holds while the lock stands, and for no lock that the engine does not have.
+func TestGuard(t *testing.T) {
+	l := newLab(t, testserver.EtcdOptions{})
+	e := l.engine(l.cluster.Addrs()...)
+	raw := l.raw(l.cluster.Addrs()...)
+	c := l.client(e, 5*time.Second)
+	holds := func(guard clientv3.Cmp) bool {
+		t.Helper()
+		resp, err := raw.Txn(l.patience()).If(guard).Commit()
+		if err != nil {
+			t.Fatal(err)
+		}
+		return resp.Succeeded
+	}
+	lease := l.lock(c, "name")
+	guard := e.Guard(lease)
+	if !holds(guard) {
+		t.Error("the guard of a lock that is held does not hold")
+	}
+	if other := l.engine(l.cluster.Addrs()...); holds(other.Guard(lease)) {
+		t.Error("the guard of an engine that has no such lock holds")
+	}
+	l.unlock(lease)
+	if holds(guard) || holds(e.Guard(lease)) {
+		t.Error("the guard of a lock that was given back holds")
+	}
+	next := l.lock(l.process(5*time.Second), "name")
+	if holds(guard) || holds(e.Guard(lease)) {
+		t.Error("the guard of a lock that somebody else has holds")
+	}
+	l.unlock(next)
+}

@@ -5,6 +5,7 @@ import (
 	"math/rand/v2"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/holdfast-go/holdfast/driver"
 	"go.etcd.io/etcd/api/v3/mvccpb"
@@ -190,5 +191,27 @@ func TestPlaces(t *testing.T) {
 	first.leave()
 	if len(l.slots) != 1 {
 		t.Errorf("%d names are left, want m only", len(l.slots))
+	}
+}
+
+// TestCovers: a share may count on a renewal only within its spare time, and only if a majority
+// has answered in the same term.
+func TestCovers(t *testing.T) {
+	l := &lease{ttl: 11 * time.Second, spare: time.Second, sent: 100, term: 7}
+	for _, tc := range []struct {
+		sent driver.Instant
+		term uint64
+		want bool
+	}{
+		{100, 7, true}, {50, 7, true}, {driver.Instant(100).Add(time.Second), 7, true},
+		{driver.Instant(101).Add(time.Second), 7, false}, {100, 8, false}, {100, 6, false},
+	} {
+		if got := l.covers(tc.sent, tc.term); got != tc.want {
+			t.Errorf("sent at %v in term %d: %v", tc.sent, tc.term, got)
+		}
+	}
+	l.kill()
+	if l.covers(100, 7) {
+		t.Error("a lease that is gone covers a share")
 	}
 }
