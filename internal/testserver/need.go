@@ -15,8 +15,8 @@ var packages = map[string]string{
 	"pgbouncer":          "pgbouncer",
 	"mariadb-install-db": "mariadb-server",
 	"mariadbd":           "mariadb-server",
-	"etcd":         "etcd-server",
-	"etcdctl":      "etcd-client",
+	"etcd":               "etcd-server",
+	"etcdctl":            "etcd-client",
 }
 
 // Need returns the path of a program. Where it is not installed the test is skipped, or fails
