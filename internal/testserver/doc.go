@@ -9,6 +9,7 @@
 //   - [Cluster]: a Redis Cluster, with or without replicas.
 //   - [Postgres]: one PostgreSQL server, and [PgBouncer], a pooler before it.
 //   - [MariaDB]: one mariadbd.
+//   - [ZooKeeper] and [ZooKeepers]: one ZooKeeper server, and an ensemble.
 //   - [Proxy]: a network between clients and any server, to be frozen, cut or made to lose
 //     replies.
 //

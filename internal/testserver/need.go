@@ -17,6 +17,9 @@ var packages = map[string]string{
 	"mariadbd":           "mariadb-server",
 	"etcd":               "etcd-server",
 	"etcdctl":            "etcd-client",
+	"java":               "default-jre-headless",
+	"javac":              "default-jdk-headless",
+	"zookeeper":          "zookeeper",
 }
 
 // Need returns the path of a program. Where it is not installed the test is skipped, or fails

@@ -1,0 +1,155 @@
+package zklock
+
+import (
+	"bufio"
+	"encoding/binary"
+	"net"
+	"sync"
+	"time"
+)
+
+// Opcodes of the ZooKeeper protocol that a wire looks for.
+const (
+	opCreate     = 1
+	opSetWatches = 101
+)
+
+// xidEvent is what a watch event has in place of the number of a request.
+const xidEvent = -1
+
+// creation is a request to create a node, as it is seen on its way. The library keeps two
+// things to itself that a lock needs: when the request has left, so that another one can be
+// sent right behind it, and the transaction that carried it out, which is the node's czxid.
+type creation struct {
+	written chan struct{} // closed when the request is on its way
+	zxid    int64         // of the answer; to be read once the library's call has returned
+}
+
+// wire is one connection to a server. It passes on what the library writes and reads, whole
+// frames at a time, and looks at their headers, which have not changed since the protocol
+// exists: a length, and then in a request its number and opcode, in an answer its number,
+// transaction and error.
+//
+// It also keeps the time for the library, whose own limits are too long for a lock: a
+// connection that owes an answer for longer than the limit ends, so that the session moves to
+// another server while there is time.
+type wire struct {
+	net.Conn
+	session *session
+	limit   time.Duration
+	reader  *bufio.Reader
+	left    int // bytes of the frame under way that the library has not read; of its reader only
+
+	mu        sync.Mutex
+	greeted   bool // the answer to the greeting came
+	sent      bool // the greeting was sent
+	owed      int  // answers that are outstanding
+	creations map[int32]*creation
+}
+
+// frameRoom is more than the part of any frame that a wire looks at: a header and a path.
+const frameRoom = 16 << 10
+
+func newWire(c net.Conn, s *session, limit time.Duration) *wire {
+	w := &wire{
+		Conn: c, session: s, limit: limit,
+		reader: bufio.NewReaderSize(c, frameRoom), creations: make(map[int32]*creation),
+	}
+	_ = c.SetDeadline(time.Now().Add(limit)) // of the greeting; a failure shows at the next read
+	return w
+}
+
+// SetDeadline, SetReadDeadline and SetWriteDeadline leave the time to the wire.
+func (w *wire) SetDeadline(time.Time) error      { return nil }
+func (w *wire) SetReadDeadline(time.Time) error  { return nil }
+func (w *wire) SetWriteDeadline(time.Time) error { return nil }
+
+// Write sends one request: the library writes each as a whole.
+func (w *wire) Write(p []byte) (int, error) {
+	setWatches := w.leaving(p)
+	n, err := w.Conn.Write(p)
+	if setWatches && err == nil {
+		w.session.watchesSet(w)
+	}
+	return n, err
+}
+
+// leaving looks at a request that is about to be sent, and says whether it renews the watches.
+func (w *wire) leaving(p []byte) (setWatches bool) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if !w.sent {
+		w.sent = true
+		return false
+	}
+	if w.owed++; w.owed == 1 {
+		_ = w.Conn.SetDeadline(time.Now().Add(w.limit))
+	}
+	if len(p) < 12 {
+		return false
+	}
+	xid, op := int32(binary.BigEndian.Uint32(p[4:])), binary.BigEndian.Uint32(p[8:])
+	if op == opCreate && len(p) >= 16 {
+		if end := 16 + int(binary.BigEndian.Uint32(p[12:])); end <= len(p) {
+			if c := w.session.creationOf(string(p[16:end])); c != nil {
+				w.creations[xid] = c
+				close(c.written)
+			}
+		}
+	}
+	return op == opSetWatches
+}
+
+// Read hands out frames. Only one goroutine reads at a time: first the one that greets, then
+// the one that receives.
+func (w *wire) Read(p []byte) (int, error) {
+	if w.left == 0 {
+		head, err := w.reader.Peek(4)
+		if err != nil {
+			return 0, err
+		}
+		size := int(binary.BigEndian.Uint32(head))
+		frame, err := w.reader.Peek(4 + min(size, 16))
+		if err != nil {
+			return 0, err
+		}
+		w.arrived(frame[4:])
+		w.left = 4 + size
+	}
+	n, err := w.reader.Read(p[:min(len(p), w.left)])
+	w.left -= n
+	return n, err
+}
+
+// arrived looks at the first 16 bytes of an answer.
+func (w *wire) arrived(head []byte) {
+	if len(head) < 16 {
+		return // no answer that the protocol has; the library will say so
+	}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if !w.greeted {
+		w.greeted = true
+		_ = w.Conn.SetDeadline(time.Time{})
+		// protocol version, timeout in milliseconds, session
+		timeout := time.Duration(int32(binary.BigEndian.Uint32(head[4:]))) * time.Millisecond
+		w.session.greeted(w, int64(binary.BigEndian.Uint64(head[8:])), timeout)
+		return
+	}
+	xid := int32(binary.BigEndian.Uint32(head))
+	if xid == xidEvent {
+		return
+	}
+	if c := w.creations[xid]; c != nil {
+		delete(w.creations, xid)
+		c.zxid = int64(binary.BigEndian.Uint64(head[4:]))
+	}
+	// Requests are answered in their order, so what is still owed was sent after this one;
+	// counting its time from now on errs on the patient side.
+	w.owed--
+	if w.owed > 0 {
+		_ = w.Conn.SetDeadline(time.Now().Add(w.limit))
+	} else {
+		_ = w.Conn.SetDeadline(time.Time{})
+	}
+}
