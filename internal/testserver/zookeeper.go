@@ -109,6 +109,7 @@ func newZooKeeper(t testing.TB, options ZooKeeperOptions, id int) *ZooKeeperServ
 	args := []string{
 		"-Xms32m", "-Xmx128m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-XX:-UsePerfData",
 		"-Dzookeeper.admin.enableServer=false", "-Dzookeeper.forceSync=no",
+		"-Dzookeeper.fastleader.maxNotificationInterval=400",
 		"-Dorg.slf4j.simpleLogger.defaultLogLevel=warn", "-Dorg.slf4j.simpleLogger.showDateTime=true",
 		"-Dzookeeper.4lw.commands.whitelist=*", "-Djava.net.preferIPv4Stack=true",
 	}
@@ -141,7 +142,7 @@ func (s *ZooKeeperServer) writeConfig(members []string) {
 		"tickTime=" + strconv.FormatInt(o.Tick.Milliseconds(), 10),
 		"minSessionTimeout=" + strconv.FormatInt(o.MinSession.Milliseconds(), 10),
 		"maxSessionTimeout=" + strconv.FormatInt(o.MaxSession.Milliseconds(), 10),
-		"initLimit=100",
+		"initLimit=30",
 		"syncLimit=10",
 		"maxClientCnxns=0",
 		"dataDir=" + s.path("data"),

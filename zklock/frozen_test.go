@@ -1,0 +1,102 @@
+package zklock_test
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"os"
+	"os/exec"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/holdfast-go/holdfast"
+	"github.com/holdfast-go/holdfast/driver"
+	"github.com/holdfast-go/holdfast/internal/testserver"
+)
+
+// frozenURL makes the test binary the process that testFrozen freezes.
+const frozenURL = "HOLDFAST_ZK_FROZEN_URL"
+
+func TestMain(m *testing.M) {
+	if url := os.Getenv(frozenURL); url != "" {
+		os.Exit(holdAndTell(url))
+	}
+	// Tests mostly wait for sessions to end, so many go together, however few the processors.
+	flag.Parse()
+	if err := flag.Set("test.parallel", "16"); err != nil {
+		panic(err)
+	}
+	os.Exit(m.Run())
+}
+
+// holdAndTell takes a lock, says so, and says when it was told that it is lost.
+func holdAndTell(url string) int {
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	defer cancel()
+	hf, err := holdfast.Open(ctx, url, holdfast.Config{})
+	if err != nil {
+		fmt.Println(err)
+		return 1
+	}
+	lease, err := hf.Mutex("n").Lock(ctx)
+	if err != nil {
+		fmt.Println(err)
+		return 1
+	}
+	fmt.Println("held", lease.Fence())
+	<-lease.Context().Done()
+	if !errors.Is(context.Cause(lease.Context()), holdfast.ErrLost) {
+		fmt.Println(context.Cause(lease.Context()))
+		return 1
+	}
+	fmt.Println("told")
+	return 0
+}
+
+// testFrozen: a process is frozen past its session. Somebody else gets the lock; when it goes
+// on, it is told at once.
+func testFrozen(t *testing.T, s *testserver.ZooKeeperServer) {
+	l := newLab(t, s.Addr(), brief)
+	l.cfg.SessionTimeout = 3 * time.Second
+	cmd := exec.Command(os.Args[0])
+	cmd.Env = append(os.Environ(), frozenURL+"=zk://"+s.Addr()+l.cfg.Root+"?session-timeout=3s&timeout=500ms")
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	defer func() {
+		_ = cmd.Process.Kill()
+		_ = cmd.Wait()
+	}()
+	lines := bufio.NewScanner(out)
+	if !lines.Scan() || !strings.HasPrefix(lines.Text(), "held") {
+		t.Fatalf("the process says %q", lines.Text())
+	}
+	var fence int64
+	fmt.Sscanf(lines.Text(), "held %d", &fence)
+	e := l.open()
+	l.refused(e, request("n", driver.Exclusive, short))
+	if err := cmd.Process.Signal(syscall.SIGSTOP); err != nil {
+		t.Fatal(err)
+	}
+	w := l.start(l.context(), e, request("n", driver.Exclusive, short))
+	if err := l.ended(w); err != nil {
+		t.Fatal(err)
+	}
+	if w.grant.Fence <= fence {
+		t.Errorf("fence is %d after %d", w.grant.Fence, fence)
+	}
+	if err := cmd.Process.Signal(syscall.SIGCONT); err != nil {
+		t.Fatal(err)
+	}
+	if !lines.Scan() || lines.Text() != "told" {
+		t.Fatalf("the process says %q, want that it was told", lines.Text())
+	}
+}
