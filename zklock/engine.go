@@ -123,10 +123,11 @@ func (e *Engine) path(name string) string {
 }
 
 // patience is how long a call waits for a connection: a request that waits for its turn
-// anyway until its session must be over, others until each way to a server has been tried.
+// anyway until its session must be over and another could have begun, others until each way
+// to a server has been tried.
 func (e *Engine) patience(wait bool) time.Duration {
 	if wait {
-		return e.cfg.SessionTimeout
+		return 2 * e.cfg.SessionTimeout
 	}
 	return min(e.cfg.SessionTimeout, 2*e.cfg.Timeout+2*time.Second)
 }

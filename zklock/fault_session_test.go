@@ -73,7 +73,7 @@ func testExpiredWaiter(t *testing.T, s *testserver.ZooKeeperServer) {
 	l := newLab(t, s.Addr(), patient)
 	other := l.open()
 	holder := l.take(other, request("n", driver.Exclusive, long))
-	l.cfg.SessionTimeout, l.cfg.Timeout = brief.SessionTimeout, brief.Timeout
+	l.cfg.SessionTimeout, l.cfg.Timeout = 6*time.Second, brief.Timeout
 	e, proxy := l.behind()
 	w := l.wait(l.context(), e, request("n", driver.Exclusive, short))
 	proxy.Partition()

@@ -111,7 +111,7 @@ type lab struct {
 func newLab(t *testing.T, addr string, cfg zklock.Config) *lab {
 	t.Helper()
 	cfg.Root = root()
-	conn, _, err := zk.Connect([]string{addr}, time.Minute, zk.WithLogInfo(false), zk.WithLogger(quiet{}))
+	conn, _, err := zk.Connect(strings.Split(addr, ","), 2*time.Second, zk.WithLogInfo(false), zk.WithLogger(quiet{}))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -239,10 +239,12 @@ func (l *lab) path(name string) string { return l.cfg.Root + "/" + name }
 // nodes returns the children of a path, those of ours that stand for requests.
 func (l *lab) nodes(path string) []string {
 	l.Helper()
-	children, _, err := l.admin.Children(path)
-	if err != nil && !errors.Is(err, zk.ErrNoNode) {
-		l.Fatalf("children of %s: %v", path, err)
-	}
+	var children []string
+	l.eventually("a server answers", func() (ok bool) {
+		var err error
+		children, _, err = l.admin.Children(path)
+		return err == nil || errors.Is(err, zk.ErrNoNode)
+	})
 	var nodes []string
 	for _, c := range children {
 		if c != "leases" && c != "locks" {
