@@ -195,6 +195,7 @@ func (e *Engine) nodeOf(ctx context.Context, path string) ([]byte, *zk.Stat, err
 // it then has seen in place. It looks anew whenever something may have changed.
 func (e *Engine) wait(ctx context.Context, s *share, p *place, look func() (*blocker, error)) error {
 	var holder, b *blocker // b is what was found last
+	var seen *watch        // that was set before what was found
 	for {
 		found, err := look()
 		switch {
@@ -207,12 +208,23 @@ func (e *Engine) wait(ctx context.Context, s *share, p *place, look func() (*blo
 		case !passing(err):
 			return err
 		}
-		if err := e.pause(ctx, s, b); err != nil {
+		// A node that is gone by the time of its watch tells so. Children that have changed by
+		// then do not: they are looked at again once the watch is set.
+		var w *watch
+		var until <-chan struct{}
+		if b != nil {
+			w = e.watches.on(b.watch)
+			if until = w.changed; b.watch.children && w != seen {
+				until = w.set
+			}
+		}
+		if err := e.pause(ctx, s, until); err != nil {
 			if ctx.Err() != nil {
 				return e.gaveUp(ctx, holder)
 			}
 			return err
 		}
+		seen = w
 		// The session may be between two servers, for as long as it lives.
 		id, err := e.session.ready(ctx, e.patience(true))
 		switch {
@@ -231,14 +243,10 @@ func (e *Engine) wait(ctx context.Context, s *share, p *place, look func() (*blo
 	}
 }
 
-// pause returns when it is worth while to look again: b, if any, has changed or it is time.
-func (e *Engine) pause(ctx context.Context, s *share, b *blocker) error {
+// pause returns when changed is closed or it is time to look again anyway.
+func (e *Engine) pause(ctx context.Context, s *share, changed <-chan struct{}) error {
 	poll := time.NewTimer(pollEvery/2 + rand.N(pollEvery))
 	defer poll.Stop()
-	var changed <-chan struct{}
-	if b != nil {
-		changed = e.watches.on(b.watch)
-	}
 	select {
 	case <-changed:
 	case <-poll.C:

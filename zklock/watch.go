@@ -12,7 +12,13 @@ import (
 type watches struct {
 	session *session
 	mu      sync.Mutex
-	active  map[watched]chan struct{}
+	active  map[watched]*watch
+}
+
+// watch is told of one change.
+type watch struct {
+	set     chan struct{} // closed when the server watches: changes from then on are told
+	changed chan struct{} // closed when something changed, or when that cannot be told any more
 }
 
 // watched is a node, or the children of one.
@@ -28,23 +34,24 @@ func (w *watches) count() int {
 	return len(w.active)
 }
 
-// on returns what is closed when something happens to a node, or when that cannot be told
-// any more. It is closed soon when there is no such node.
-func (w *watches) on(target watched) <-chan struct{} {
+// on returns a watch on a node, or the children of one. It has changed soon when there is no
+// such node.
+func (w *watches) on(target watched) *watch {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	if c, ok := w.active[target]; ok {
-		return c
+	if active, ok := w.active[target]; ok {
+		return active
 	}
 	if w.active == nil {
-		w.active = make(map[watched]chan struct{})
+		w.active = make(map[watched]*watch)
 	}
-	c := make(chan struct{})
-	w.active[target] = c
+	one := &watch{set: make(chan struct{}), changed: make(chan struct{})}
+	w.active[target] = one
 	w.session.calls.Add(1)
 	go func() {
 		defer w.session.calls.Done()
 		events, err := w.set(target)
+		close(one.set)
 		if err == nil {
 			<-events // one event, or the end of the session
 		}
@@ -52,10 +59,10 @@ func (w *watches) on(target watched) <-chan struct{} {
 		defer w.mu.Unlock()
 		delete(w.active, target)
 		if err == nil || errors.Is(err, zk.ErrNoNode) || passing(err) {
-			close(c)
+			close(one.changed)
 		} // else looking again at once would not help: it is left to the poll
 	}()
-	return c
+	return one
 }
 
 func (w *watches) set(target watched) (<-chan zk.Event, error) {
