@@ -61,7 +61,9 @@ func (e *Engine) enqueue(ctx context.Context, wait bool, c creating) (*place, er
 			e.leaveNodes(p)
 			continue
 		case errors.Is(err, zk.ErrNoNode):
-			err = e.makeDirs(ctx, c.dir)
+			if err = e.makeDirs(ctx, c.dir); err != nil && passing(err) {
+				err = nil // as often as it takes
+			}
 		case errors.Is(err, zk.ErrSessionExpired), errors.Is(err, zk.ErrNoServer):
 			continue
 		case errors.Is(err, zk.ErrConnectionClosed), errors.Is(err, zk.ErrSessionMoved):

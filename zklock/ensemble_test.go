@@ -20,7 +20,7 @@ func TestEnsemble(t *testing.T) {
 	t.Run("Conformance", func(t *testing.T) {
 		drivertest.Run(t, drivertest.Harness{
 			New: func(t drivertest.T) drivertest.Store { return store(t, zklock.Config{Root: root()}, e.Addrs()...) },
-			TTL: 400 * time.Millisecond, Rounds: 40, Slack: 30 * time.Second,
+			TTL: 400 * time.Millisecond, Rounds: 20, Slack: 30 * time.Second, Pause: 100 * time.Millisecond,
 		})
 	})
 	for _, c := range []struct {

@@ -21,17 +21,26 @@ var (
 
 // definite reports whether an error says that a request was not carried out and will not be.
 func definite(err error) bool {
-	var code interface{ Timeout() bool } // of a dial
-	return errors.Is(err, zk.ErrNoServer) || errors.Is(err, zk.ErrNoAuth) || errors.Is(err, zk.ErrNoNode) ||
-		errors.Is(err, zk.ErrInvalidACL) || errors.Is(err, zk.ErrInvalidPath) || errors.Is(err, zk.ErrAuthFailed) ||
-		errors.Is(err, zk.ErrSessionExpired) || errors.Is(err, zk.ErrSessionMoved) || errors.Is(err, zk.ErrNodeExists) ||
-		errors.Is(err, zk.ErrNotEmpty) || errors.Is(err, zk.ErrShortBuffer) ||
-		errors.Is(err, errNotConnected) || errors.Is(err, errShorter) || errors.As(err, &code) && isDial(err)
+	for _, e := range []error{
+		zk.ErrNoServer, zk.ErrNoAuth, zk.ErrNoNode, zk.ErrInvalidACL, zk.ErrInvalidPath, zk.ErrAuthFailed,
+		zk.ErrSessionExpired, zk.ErrSessionMoved, zk.ErrNodeExists, zk.ErrNotEmpty, zk.ErrShortBuffer,
+		errNotConnected, errShorter,
+	} {
+		if errors.Is(err, e) {
+			return true
+		}
+	}
+	return false
 }
 
-func isDial(err error) bool {
-	var op *net.OpError
-	return errors.As(err, &op) && op.Op == "dial"
+// plain turns what the library passes on of a connection that broke under a request into what
+// it says when one breaks before the answer.
+func plain(err error) error {
+	var broken *net.OpError
+	if errors.As(err, &broken) {
+		return fmt.Errorf("%w: %w", zk.ErrConnectionClosed, err)
+	}
+	return err
 }
 
 // classify turns an error of the library into the driver's terms.

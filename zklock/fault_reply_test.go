@@ -13,7 +13,7 @@ import (
 
 // patient is a session that outlives what a test does to its connection, and soon misses an
 // answer.
-var patient = zklock.Config{SessionTimeout: 60 * time.Second, Timeout: 500 * time.Millisecond}
+var patient = zklock.Config{SessionTimeout: 60 * time.Second, Timeout: 1500 * time.Millisecond}
 
 const long = 20 * time.Second // a TTL that a patient session carries
 

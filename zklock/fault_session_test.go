@@ -13,9 +13,9 @@ import (
 )
 
 // brief is a session that ends within the test.
-var brief = zklock.Config{SessionTimeout: 1500 * time.Millisecond, Timeout: 200 * time.Millisecond}
+var brief = zklock.Config{SessionTimeout: 3 * time.Second, Timeout: 500 * time.Millisecond}
 
-const short = 500 * time.Millisecond // the TTL that a brief session carries
+const short = time.Second // the TTL that a brief session carries
 
 // testSuspended: a session that comes back in time goes on, with all that it held and waited
 // for.

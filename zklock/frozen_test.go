@@ -11,7 +11,6 @@ import (
 	"strings"
 	"syscall"
 	"testing"
-	"time"
 
 	"github.com/holdfast-go/holdfast"
 	"github.com/holdfast-go/holdfast/driver"
@@ -61,7 +60,6 @@ func holdAndTell(url string) int {
 // on, it is told at once.
 func testFrozen(t *testing.T, s *testserver.ZooKeeperServer) {
 	l := newLab(t, s.Addr(), brief)
-	l.cfg.SessionTimeout = 3 * time.Second
 	cmd := exec.Command(os.Args[0])
 	cmd.Env = append(os.Environ(), frozenURL+"=zk://"+s.Addr()+l.cfg.Root+"?session-timeout=3s&timeout=500ms")
 	out, err := cmd.StdoutPipe()

@@ -72,7 +72,7 @@ func TestOneServer(t *testing.T) {
 func testConformance(t *testing.T, s *testserver.ZooKeeperServer) {
 	drivertest.Run(t, drivertest.Harness{
 		New: func(t drivertest.T) drivertest.Store { return store(t, zklock.Config{Root: root()}, s.Addr()) },
-		TTL: 300 * time.Millisecond, Rounds: 100, Slack: 20 * time.Second,
+		TTL: 300 * time.Millisecond, Rounds: 100, Slack: 30 * time.Second, Pause: 100 * time.Millisecond,
 	})
 }
 
@@ -81,7 +81,7 @@ func testConformanceReadWrite(t *testing.T, s *testserver.ZooKeeperServer) {
 		New: func(t drivertest.T) drivertest.Store {
 			return store(t, zklock.Config{Root: root(), Recipe: zklock.ReadWrite}, s.Addr())
 		},
-		TTL: 300 * time.Millisecond, Rounds: 40, Slack: 20 * time.Second,
+		TTL: 300 * time.Millisecond, Rounds: 20, Slack: 30 * time.Second, Pause: 100 * time.Millisecond,
 	})
 }
 

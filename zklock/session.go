@@ -238,7 +238,7 @@ func start[T any](s *session, f func(*zk.Conn) (T, error)) <-chan result[T] {
 	go func() {
 		defer s.calls.Done()
 		v, err := f(s.conn)
-		done <- result[T]{v, err}
+		done <- result[T]{v, plain(err)}
 	}()
 	return done
 }

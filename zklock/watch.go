@@ -51,6 +51,7 @@ func (w *watches) on(target watched) *watch {
 	go func() {
 		defer w.session.calls.Done()
 		events, err := w.set(target)
+		err = plain(err)
 		close(one.set)
 		if err == nil {
 			<-events // one event, or the end of the session
