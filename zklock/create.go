@@ -82,11 +82,7 @@ func (e *Engine) enqueue(ctx context.Context, wait bool, c creating) (*place, er
 }
 
 // leaveNodes deletes nodes in the background, in whatever session they are.
-func (e *Engine) leaveNodes(p *place) {
-	if id, err := e.session.ready(context.Background(), 0); err == nil {
-		e.leaveBehind(debt{session: id, nodes: p.paths()})
-	}
-}
+func (e *Engine) leaveNodes(p *place) { e.leaveBehind(debt{session: anySession, nodes: p.paths()}) }
 
 // createAndLook creates the nodes of p and fills in their names and the children of its dir.
 func (e *Engine) createAndLook(ctx context.Context, p *place, guid string, c creating) error {
@@ -197,9 +193,7 @@ func (e *Engine) disown(created <-chan result[[]string], dir, guid string) {
 		if r.err != nil && definite(r.err) {
 			return
 		}
-		if id, err := e.session.ready(context.Background(), time.Hour); err == nil {
-			e.pay(debt{session: id, dir: dir, guid: guid})
-		}
+		e.pay(debt{session: anySession, dir: dir, guid: guid})
 	}()
 }
 

@@ -86,12 +86,19 @@ func testExpiredWaiter(t *testing.T, s *testserver.ZooKeeperServer) {
 	}
 }
 
-// testExpiredThenRenewed: a renewal that began before the session was known to be over, and
-// is answered in the next one, does not succeed.
+// testExpiredThenRenewed: a renewal that is answered in the next session does not succeed. Nor
+// would it while the node is there still, which it is for a moment.
 func testExpiredThenRenewed(t *testing.T, s *testserver.ZooKeeperServer) {
 	l := newLab(t, s.Addr(), brief)
 	e, proxy := l.behind()
 	c := l.take(e, request("n", driver.Exclusive, short))
+	node := l.path("n") + "/" + l.nodes(l.path("n"))[0]
+	if err := e.ProveIn(l.context(), 0, node); err != nil {
+		t.Fatalf("proof in the session of the node: %v", err)
+	}
+	if err := e.ProveIn(l.context(), 1, node); err == nil {
+		t.Fatal("a node was proved in another session than its own")
+	}
 	proxy.Partition()
 	l.eventually("its session ends", func() bool { return l.count("n") == 0 })
 	answer := make(chan error, 1)

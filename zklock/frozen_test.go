@@ -8,9 +8,11 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"runtime"
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/holdfast-go/holdfast"
 	"github.com/holdfast-go/holdfast/driver"
@@ -29,7 +31,17 @@ func TestMain(m *testing.M) {
 	if err := flag.Set("test.parallel", "16"); err != nil {
 		panic(err)
 	}
-	os.Exit(m.Run())
+	before := runtime.NumGoroutine()
+	code := m.Run()
+	for end := time.Now().Add(patience); code == 0 && runtime.NumGoroutine() > before+1; { // one starts servers
+		if time.Now().After(end) {
+			stacks := make([]byte, 1<<20)
+			fmt.Printf("goroutines are left:\n%s", stacks[:runtime.Stack(stacks, true)])
+			code = 1
+		}
+		time.Sleep(5 * time.Millisecond)
+	}
+	os.Exit(code)
 }
 
 // holdAndTell takes a lock, says so, and says when it was told that it is lost.

@@ -43,7 +43,7 @@ func TestOneServer(t *testing.T) {
 		"Suspended":              testSuspended,
 		"Expired":                testExpired,
 		"ExpiredWaiter":          testExpiredWaiter,
-		"ExpiredThenOldProof":    testExpiredThenRenewed,
+		"ExpiredThenRenewed":     testExpiredThenRenewed,
 		"WatchLost":              testWatchLost,
 		"WithdrawnWaits":         testWithdrawnWaits,
 		"ToldInTime":             testToldInTime,

@@ -134,6 +134,10 @@ type debt struct {
 	guid    string   // begins with this
 }
 
+// anySession is the session of a debt of which no more is known than that its nodes are of the
+// session that there is now or will be next, or gone.
+const anySession = 0
+
 // owe pays a debt in the background. The engine is locked.
 func (e *Engine) owe(d debt) {
 	if e.closed {
@@ -156,9 +160,19 @@ func (e *Engine) leaveBehind(d debt) {
 // pay deletes until everything is gone, the session is over, or the engine is closed.
 func (e *Engine) pay(d debt) {
 	for pause := 20 * time.Millisecond; ; pause = min(2*pause, time.Second) {
-		ctx, cancel := context.WithTimeout(context.Background(), 2*e.cfg.Timeout+time.Second)
-		err := e.settle(ctx, d)
-		cancel()
+		id, err := e.session.ready(context.Background(), e.cfg.SessionTimeout)
+		switch {
+		case err != nil:
+		case d.session == anySession:
+			d.session = id
+		case d.session != id:
+			return // and the nodes with it
+		}
+		if err == nil {
+			ctx, cancel := context.WithTimeout(context.Background(), 2*e.cfg.Timeout+time.Second)
+			err = e.settle(ctx, d)
+			cancel()
+		}
 		if err == nil {
 			return
 		}
@@ -167,21 +181,11 @@ func (e *Engine) pay(d debt) {
 			return
 		case <-time.After(pause):
 		}
-		if id, err := e.session.ready(context.Background(), time.Hour); err == nil && id != d.session {
-			return // and the nodes with it
-		}
 	}
 }
 
 // settle deletes what d names, and returns nil when it is gone.
 func (e *Engine) settle(ctx context.Context, d debt) error {
-	id, err := e.session.ready(ctx, e.cfg.SessionTimeout)
-	if err != nil {
-		return err
-	}
-	if id != d.session {
-		return nil
-	}
 	nodes := d.nodes
 	if d.guid != "" {
 		found, err := e.find(ctx, d.dir, d.guid)
