@@ -32,6 +32,12 @@ var (
 	trialLua string
 	//go:embed lua/init.lua
 	initLua string
+	//go:embed lua/quorum_node.lua
+	quorumNodeLua string
+	//go:embed lua/quorum.lua
+	quorumLua string
+	//go:embed lua/quorum_heal.lua
+	quorumHealLua string
 
 	// lockScript is one chunk: each part uses the locals of those before it, and the call
 	// returns early where nobody stood in anybody's way.
@@ -39,6 +45,10 @@ var (
 	singleScript = onFirstUse(singleLua)
 	valueScript  = onFirstUse(gateLua, valueLua)
 	countScript  = onFirstUse(gateLua, countLua)
+
+	// On the nodes of a quorum: requests, and what heals nodes.
+	quorumScript = onFirstUse(quorumNodeLua, quorumLua)
+	healScript   = onFirstUse(quorumNodeLua, quorumHealLua)
 
 	inspectScript = sync.OnceValue(func() *redis.Script { return redis.NewScript(inspectLua) })
 	trialScript   = sync.OnceValue(func() *redis.Script { return redis.NewScript(trialLua) })
