@@ -3,12 +3,14 @@
 --
 -- KEYS[3..]  the key of each request's name
 -- ARGV[2]    the epoch that the caller's rounds are of
--- ARGV[3]    the caller's clock in us, proposed as the next fence
--- ARGV[4]    the caller's inbox, for wake-ups
--- ARGV[5..]  three for each request: op, id, ttl in ms
+-- ARGV[3]    the caller's inbox, for wake-ups
+-- ARGV[4..]  three for each request: op, id, ttl in ms
 --
 -- id is 'owner token', or the token alone: its last 22 bytes, of one attempt only. The ops are
---   x<span>            acquire; X<span> to be woken when it is refused
+--   x<span> <us>       acquire; us is the attempt's clock, proposed as the next fence to all
+--                      nodes, so that they agree at once
+--   X<span> <us> <at>  the same, to be woken when it is refused; at is the us of the arrival
+--                      of who asks, the same in all its attempts: all nodes wake the same
 --   v<fence> <span>    vouch, in a second round and to renew: the fences of the attempt are
 --                      the span that ends with fence
 --   m<old> <new>       move the vouch of an attempt that has old and nothing since to new
@@ -44,7 +46,7 @@ local MOST = 9000000000000000
 if state ~= 'v' and constants ~= ARGV[1] then return {'!constants', constants} end
 
 -- A clock that is far ahead must not use up the numbers for everybody.
-local now = math.min(tonumber(ARGV[3]), (clock[1] + 3600) * 1000000)
+local limit = (clock[1] + 3600) * 1000000
 
 local function number(n) return string.format('%d', n) end
 
@@ -89,14 +91,16 @@ local function wake(key)
 end
 
 local function acquire(key, op, id, ttl)
-  local wait, asked = string.byte(op) == 88, tonumber(string.sub(op, 2))
+  local asked, now, at = string.match(op, '^%a(%d+) (%d+) ?(%d*)$')
+  asked, now = tonumber(asked), math.min(tonumber(now), limit)
+  local wait = at ~= ''
   local v = redis.pcall('GET', key)
   if type(v) == 'table' then return '!', v.err end
   if v then
     local _, first, last = parts(v, string.sub(id, -22))
     if not first or last <= floor then
       if wait then
-        redis.call('ZADD', WAITING .. key, 'NX', clock[1] * 1000000 + clock[2], ARGV[4])
+        redis.call('ZADD', WAITING .. key, at, ARGV[3])
         redis.call('PEXPIRE', WAITING .. key, 60000)
       end
       return 'h' .. number(redis.call('PTTL', key)), 'x 1 ' .. v
@@ -116,7 +120,7 @@ local function acquire(key, op, id, ttl)
   if err then return '!', err end
   local r = redis.pcall('SET', key, value(id, first, last, ' ' .. clock[1] .. '.' .. clock[2]), 'NX', 'PX', ttl)
   if not r or r.err then return '!', r and r.err or 'the key is in use' end
-  if wait then redis.call('ZREM', WAITING .. key, ARGV[4]) end
+  if wait then redis.call('ZREM', WAITING .. key, ARGV[3]) end
   if span == asked then return number(first) end
   return number(first) .. '/' .. number(span)
 end
@@ -162,7 +166,7 @@ local function release(key, id, loud)
 end
 
 local function leave(key)
-  local was = redis.call('ZREM', WAITING .. key, ARGV[4])
+  local was = redis.call('ZREM', WAITING .. key, ARGV[3])
   if redis.call('EXISTS', key) == 0 then wake(key) end
   return was == 1 and '=' or '-'
 end
@@ -191,7 +195,7 @@ end
 local order = {r = 1, d = 1, v = 2, m = 2}
 
 local function answer(i)
-  local key, op, id, ttl = KEYS[i + 2], ARGV[2 + 3 * i], ARGV[3 + 3 * i], tonumber(ARGV[4 + 3 * i])
+  local key, op, id, ttl = KEYS[i + 2], ARGV[1 + 3 * i], ARGV[2 + 3 * i], tonumber(ARGV[3 + 3 * i])
   local letter = string.sub(op, 1, 1)
   if letter == 'r' or letter == 'd' then return release(key, id, letter == 'r') end
   if letter == 'l' then return leave(key) end
@@ -204,11 +208,11 @@ local function answer(i)
   return acquire(key, op, id, ttl)
 end
 
-local n = (#ARGV - 4) / 3
+local n = (#ARGV - 3) / 3
 local words, payload = {}, {}
 for go = 1, 3 do
   for i = 1, n do
-    if (order[string.sub(ARGV[2 + 3 * i], 1, 1)] or 3) == go then
+    if (order[string.sub(ARGV[1 + 3 * i], 1, 1)] or 3) == go then
       -- Where a key is not what it should be, a call raises an error in the middle: that is
       -- the end of this request only.
       local ok, word, more = pcall(answer, i)
