@@ -33,6 +33,8 @@ type combiner struct {
 	ear    ear
 	wake   chan struct{} // for senders that are idle
 
+	exchange func(*batch) // sends the requests of a batch and hands out the answers
+
 	// What greet finds out in a Cluster, written before greeted is set.
 	meeting sync.Mutex
 	greeted atomic.Bool
@@ -136,7 +138,7 @@ func (c *combiner) sendAlone(r *request) bool {
 	c.mu.Unlock()
 
 	b.watch.Reset(stuckAfter)
-	b.exchange(c)
+	c.exchange(b)
 	b.watch.Stop()
 
 	c.mu.Lock()
@@ -157,7 +159,7 @@ func (c *combiner) send() {
 	for {
 		for c.take(b) {
 			b.watch.Reset(stuckAfter)
-			b.exchange(c)
+			c.exchange(b)
 		}
 		b.watch.Stop()
 		select {

@@ -272,7 +272,7 @@ func (l *ear) pause() {
 func (l *ear) take(message any) {
 	switch m := message.(type) {
 	case *redis.Message:
-		l.c.engine.waiters.deliver(m.Payload)
+		l.c.engine.heard(m.Payload)
 	case *redis.Subscription:
 		slot := 0
 		if l.c.slotted {

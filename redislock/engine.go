@@ -47,6 +47,7 @@ type Engine struct {
 
 	waiters waiters
 	watches watches
+	heard   func(message string) // deals with what a server pushes
 
 	closed  atomic.Bool
 	closing chan struct{}   // closed by Close
@@ -110,6 +111,7 @@ func New(client redis.UniversalClient, cfg Config) (*Engine, error) {
 	e.nowhere = &combiner{engine: e}
 	e.waiters.init(e)
 	e.watches.init(e)
+	e.heard = e.waiters.deliver
 	e.caps = capabilitiesOf(e.cfg, strings.Join(instance, ","))
 	return e, nil
 }
@@ -135,6 +137,7 @@ func (e *Engine) newCombiner(node *redis.Client) *combiner {
 	if e.cluster == nil {
 		c.greeted.Store(true)
 	}
+	c.exchange = func(b *batch) { b.exchange(c) }
 	c.ear.init(c)
 	return c
 }

@@ -24,11 +24,15 @@ type request struct {
 	again bool          // was cut off, and went out once more
 	done  chan struct{} // signalled when word, payload and err say what came of it, or when that takes long
 	then  func(error)   // called instead: nobody waits for this release
+	to    receiver      // told instead: nobody waits for this request alone
 
 	word    string
 	payload string
 	err     error // instead of a word; of type *driver.Error
 }
+
+// receiver deals with the answer to a request that was made on its behalf.
+type receiver interface{ receive() }
 
 // The states of a request. The one who moves it out of pending or sent owns it.
 const (
@@ -44,7 +48,7 @@ func newRequest(key, op, id string, ttl int64) *request {
 	r := requests.Get().(*request)
 	r.key, r.op, r.id, r.ttl = key, op, id, ttl
 	r.state.Store(pending)
-	r.moved, r.poll, r.again, r.then, r.word, r.payload, r.err = 0, false, false, nil, "", "", nil
+	r.moved, r.poll, r.again, r.then, r.to, r.word, r.payload, r.err = 0, false, false, nil, nil, "", "", nil
 	return r
 }
 
@@ -112,6 +116,11 @@ func (r *request) answeredBefore(end <-chan struct{}) bool {
 // finish hands the answer to who waits for it, or deals with it when nobody does.
 func (r *request) finish(word, payload string, err error) {
 	r.word, r.payload, r.err = word, payload, err
+	if r.to != nil {
+		r.state.Store(answered)
+		r.to.receive()
+		return
+	}
 	if then := r.then; then != nil {
 		then(r.via.engine.released(r))
 		return

@@ -38,6 +38,8 @@ var (
 	quorumLua string
 	//go:embed lua/quorum_heal.lua
 	quorumHealLua string
+	//go:embed lua/quorum_inspect.lua
+	quorumInspectLua string
 
 	// lockScript is one chunk: each part uses the locals of those before it, and the call
 	// returns early where nobody stood in anybody's way.
@@ -50,9 +52,10 @@ var (
 	quorumScript = onFirstUse(quorumNodeLua, quorumLua)
 	healScript   = onFirstUse(quorumNodeLua, quorumHealLua)
 
-	inspectScript = sync.OnceValue(func() *redis.Script { return redis.NewScript(inspectLua) })
-	trialScript   = sync.OnceValue(func() *redis.Script { return redis.NewScript(trialLua) })
-	initScript    = sync.OnceValue(func() *redis.Script { return redis.NewScript(initLua) })
+	inspectScript       = sync.OnceValue(func() *redis.Script { return redis.NewScript(inspectLua) })
+	trialScript         = sync.OnceValue(func() *redis.Script { return redis.NewScript(trialLua) })
+	quorumInspectScript = sync.OnceValue(func() *redis.Script { return redis.NewScript(quorumInspectLua) })
+	initScript          = sync.OnceValue(func() *redis.Script { return redis.NewScript(initLua) })
 )
 
 // script is a script that calls are made of.

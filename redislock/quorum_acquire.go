@@ -1,0 +1,346 @@
+package redislock
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/binary"
+	"slices"
+	"time"
+
+	"github.com/holdfast-go/holdfast/driver"
+	"github.com/holdfast-go/holdfast/redislock/internal/protocol"
+)
+
+const (
+	// Who leads in a split vote asks again, as its rivals give way within a round trip: so
+	// often, with pauses from the first to the last.
+	leaderTries = 12
+	firstPause  = 250 * time.Microsecond
+	lastPause   = 8 * time.Millisecond
+
+	// maxEpochs is how many epochs an attempt follows, one after the other.
+	maxEpochs = 4
+)
+
+// candidate is one call of Acquire.
+type candidate struct {
+	q      *Quorum
+	req    *driver.Request
+	key    string
+	number uint64         // of attempts so far
+	splits int            // how often in a row the vote was split
+	holder *driver.Holder // as far as is known
+
+	// Of a call that waits.
+	arrived   int64         // µs
+	wakes     chan int      // nodes at which the lock has become free; nil before it stands in line
+	withdrawn chan struct{} // closed by a release of its token
+}
+
+// defeat is why an attempt did not get a majority.
+type defeat struct {
+	*driver.Error
+	quorum *QuorumError
+	split  bool          // nobody else has got one either, as far as can be seen
+	left   time.Duration // when it is worth to try again, 0 where that is not known, negative for never
+	undo   *round        // gives back what was granted by some
+}
+
+// Acquire implements driver.Engine.
+func (q *Quorum) Acquire(ctx context.Context, req driver.Request) (driver.Grant, error) {
+	if err := q.enter(ctx); err != nil {
+		return driver.Grant{}, err
+	}
+	defer q.leave()
+	if req.Mode != driver.Exclusive || req.Upgrade {
+		return driver.Grant{}, driver.Failf(driver.Unsupported,
+			"a quorum has exclusive locks only: docs/redislock.md says why others are not safe on one")
+	}
+	if req.TTL > q.cfg.MaxTTL {
+		return driver.Grant{}, driver.Failf(driver.Invalid, "TTL is %v: the longest is %v, see QuorumConfig.MaxTTL", req.TTL, q.cfg.MaxTTL)
+	}
+	key, err := q.keyOf(req.Name)
+	if err != nil {
+		return driver.Grant{}, err
+	}
+	c := &candidate{q: q, req: &req, key: key}
+	if h := q.holdOf(req.Token); h != nil {
+		return c.again(ctx, h)
+	}
+	if req.Wait && q.enlist(c) {
+		defer q.delist(c)
+		return c.wait(ctx)
+	}
+	g, d := c.attempt(ctx, 'x')
+	if d == nil {
+		return g, nil
+	}
+	c.settle(d.undo)
+	return driver.Grant{}, d.Error
+}
+
+// settle waits until what was granted by some has gone back: who was refused holds nothing.
+func (c *candidate) settle(rounds ...*round) {
+	ctx, cancel := context.WithTimeout(context.Background(), withdrawal)
+	defer cancel()
+	for _, r := range rounds {
+		if r != nil {
+			r.await(ctx)
+		}
+	}
+}
+
+// attempt tries once to get a majority, under a token of its own: requests that arrive late
+// must not be taken for those of the next try. Op is 'x', or 'X' to stand in line for it.
+func (c *candidate) attempt(ctx context.Context, op byte) (driver.Grant, *defeat) {
+	q := c.q
+	for epochs := 1; ; epochs++ {
+		epoch, unknown := q.knownEpoch(ctx)
+		if unknown != nil {
+			return driver.Grant{}, unknown
+		}
+		c.number++
+		a := &attempt{c: c, errand: errand{key: c.key, id: c.sign(c.number), ttl: millis(c.req.TTL), span: c.req.Span, epoch: epoch}}
+		a.op = string(op) + formatInt(int64(c.req.Span)) + " " + formatInt(q.wall().UnixMicro())
+		if op == 'X' {
+			a.op += " " + formatInt(c.arrived)
+		}
+		h, d := a.run(ctx)
+		if d == nil {
+			h.expiry = h.sent.Add(c.req.TTL)
+			q.keep(c.req.Token, h)
+			return driver.Grant{Fence: h.fence - int64(h.numbers) + 1, FenceSpan: h.numbers, Sent: h.sent}, nil
+		}
+		if a.result != protocol.Moved || epochs == maxEpochs || ctx.Err() != nil {
+			return driver.Grant{}, d
+		}
+	}
+}
+
+// sign is how the n-th attempt signs: with the owner's label and a token that only this
+// request can have.
+func (c *candidate) sign(n uint64) string {
+	seed := binary.BigEndian.AppendUint64(c.req.Token[:], n)
+	sum := sha256.Sum256(seed)
+	token := encodeToken(driver.Token(sum[:len(driver.Token{})]))
+	if c.req.Owner == "" {
+		return token
+	}
+	return c.req.Owner + " " + token
+}
+
+// attempt is one try to get a majority.
+type attempt struct {
+	errand
+	c      *candidate
+	result protocol.Result
+	first  *round
+	second *round // nil where one round was enough
+}
+
+// run carries the attempt out.
+func (a *attempt) run(ctx context.Context) (*hold, *defeat) {
+	q := a.c.q
+	h := &hold{errand: a.errand}
+	a.first = q.newRound(a.errand, func(answers []protocol.Answer) bool {
+		r, _, _ := q.size.Acquired(answers)
+		return r != protocol.Undecided
+	})
+	a.first.stray = func(m *message) { h.late(q, m) }
+	a.first.submit()
+	h.first, h.sent = a.first, a.first.sent
+	a.poll(ctx, h)
+	if a.result == protocol.Split {
+		a.confirm(ctx, h)
+	}
+	if a.result == protocol.Won && protocol.Left(h.sent, q.clock.Now(), a.c.req.TTL) > 0 {
+		a.first.close()
+		return h, nil
+	}
+	return nil, a.lose(ctx, h)
+}
+
+// poll asks until the first round is decided. Who leads in a split vote goes on with those that
+// refused.
+func (a *attempt) poll(ctx context.Context, h *hold) {
+	r := a.first
+	for tries, pause := 0, firstPause; ; {
+		more := r.await(ctx)
+		r.mu.Lock()
+		a.result, h.fence, h.numbers = a.c.q.size.Acquired(r.answers)
+		if a.result == protocol.Undecided && !more {
+			a.result, h.fence, h.numbers = a.c.q.size.Acquired(silenced(r.answers))
+		}
+		held, leads := a.rivals(r)
+		r.mu.Unlock()
+		switch {
+		case a.result == protocol.Undecided:
+			continue
+		case a.result != protocol.Conflicted || !leads || tries == leaderTries || !more || !nap(ctx, pause):
+			return
+		}
+		tries++
+		pause = min(2*pause, lastPause)
+		r.again(held)
+	}
+}
+
+// silenced is the answers with those that are missing given up.
+func silenced(answers []protocol.Answer) []protocol.Answer {
+	all := slices.Clone(answers)
+	for i := range all {
+		if all[i].Kind == protocol.Pending {
+			all[i].Kind = protocol.Silent
+		}
+	}
+	return all
+}
+
+// confirm has the nodes vouch for the largest fence that one of them granted.
+func (a *attempt) confirm(ctx context.Context, h *hold) {
+	q := a.c.q
+	vouch := a.errand
+	vouch.op, vouch.span = "v"+formatInt(h.fence)+" "+formatInt(int64(h.numbers)), 1
+	a.second = q.newRound(vouch, func(answers []protocol.Answer) bool { return q.size.Vouched(answers) != protocol.Undecided })
+	a.second.submit()
+	h.sent = a.second.sent
+	for {
+		more := a.second.await(ctx)
+		a.second.mu.Lock()
+		a.result = q.size.Vouched(a.second.answers)
+		if a.result == protocol.Undecided && !more {
+			a.result = q.size.Vouched(silenced(a.second.answers))
+		}
+		a.second.mu.Unlock()
+		if a.result != protocol.Undecided {
+			a.second.close()
+			return
+		}
+	}
+}
+
+// rivals returns the nodes that others hold, and whether this attempt is the one to go on: no
+// rival can have a majority, and the first node in the order that all take, among those that
+// answered, is this attempt's. r.mu is locked.
+func (a *attempt) rivals(r *round) (held []int, leads bool) {
+	counts, first := make(map[string]int), true
+	most := 0
+	for _, i := range a.c.q.size.Order(a.key) {
+		switch r.answers[i].Kind {
+		case protocol.Granted:
+			leads, first = leads || first, false
+		case protocol.Held:
+			first = false
+			held = append(held, i)
+			counts[r.details[i].payload]++
+			most = max(most, counts[r.details[i].payload])
+		}
+	}
+	return held, leads && most < a.c.q.size.Majority()
+}
+
+// lose gives back what the attempt was granted, and says why it is lost.
+func (a *attempt) lose(ctx context.Context, h *hold) *defeat {
+	h.bury()
+	q, r := a.c.q, a.first
+	may := r.end(true)
+	back := a.errand
+	back.op, back.epoch = "d", "" // who tries again wakes nobody
+	if !a.c.req.Wait || ctx.Err() != nil {
+		back.op = "r"
+	}
+	d := &defeat{undo: q.newRound(back, never).submitTo(may)}
+	if a.second != nil && a.result != protocol.Won {
+		r = a.second
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	d.quorum = &QuorumError{Status: QuorumMissing, Nodes: r.results(), need: q.size.Majority()}
+	kind := driver.Unavailable
+	switch a.result {
+	case protocol.Won:
+		d.quorum.Status = QuorumExpired
+	case protocol.Conflicted:
+		d.quorum.Status, kind = QuorumConflicted, driver.Held
+		d.split, a.c.holder = a.look(r, &d.left)
+	case protocol.Moved, protocol.NoQuorum:
+		_, _ = a.look(r, &d.left)
+	}
+	if fault := r.fault(); fault != nil && kind == driver.Unavailable {
+		d.Error = fault
+		return d
+	}
+	d.Error = &driver.Error{Kind: kind, Outcome: driver.NotApplied, Holder: a.c.holder, Err: d.quorum}
+	if kind != driver.Held {
+		d.Holder = nil
+	}
+	d.Err = withCause(ctx, d.Err)
+	return d
+}
+
+// look tells from the refusals whether the vote was split, who holds most, and when enough
+// nodes may be free.
+func (a *attempt) look(r *round, left *time.Duration) (split bool, holder *driver.Holder) {
+	q := a.c.q
+	counts := make(map[string]int)
+	var lefts []time.Duration
+	unknown, free, most := 0, 0, 0
+	for i, ans := range r.answers {
+		switch ans.Kind {
+		case protocol.Held:
+			line, in := r.details[i].payload, time.Duration(ans.N)*time.Millisecond
+			if lefts = append(lefts, in); in < 0 {
+				lefts[len(lefts)-1] = MaxTTL
+			}
+			if counts[line]++; counts[line] > most {
+				most, holder = counts[line], q.nodes[i].holder(line, ans.N)
+			}
+		case protocol.Wait:
+			lefts = append(lefts, time.Duration(ans.N)*time.Millisecond)
+		case protocol.Granted, protocol.Done:
+			free++
+		default:
+			unknown++
+		}
+	}
+	slices.Sort(lefts)
+	if missing := q.size.Majority() - free; missing > 0 && missing <= len(lefts) {
+		*left = lefts[missing-1]
+	}
+	return most+unknown < q.size.Majority(), holder
+}
+
+func never([]protocol.Answer) bool { return false }
+
+// again asks anew under the token that has won before, as the answer may have been lost: the
+// hold is moved to a larger fence. What is held stays held when that fails.
+func (c *candidate) again(ctx context.Context, h *hold) (driver.Grant, error) {
+	q := c.q
+	move := h.errand
+	from := h.last()
+	to := max(from+1, q.wall().UnixMicro())
+	move.op, move.ttl, move.epoch = "m"+formatInt(from)+" "+formatInt(to), millis(c.req.TTL), q.currentEpoch()
+	r := q.newRound(move, func(answers []protocol.Answer) bool { return q.size.Vouched(answers) != protocol.Undecided }).submit()
+	r.await(ctx)
+	r.end(false)
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if q.size.Vouched(r.answers) == protocol.Won && protocol.Left(r.sent, q.clock.Now(), c.req.TTL) > 0 {
+		h.prolong(to, r.sent, c.req.TTL)
+		return driver.Grant{Fence: to, FenceSpan: 1, Sent: r.sent}, nil
+	}
+	e := &QuorumError{Status: QuorumMissing, Nodes: r.results(), need: q.size.Majority()}
+	return driver.Grant{}, &driver.Error{Kind: driver.Unavailable, Outcome: driver.Unknown, Err: withCause(ctx, e)}
+}
+
+// nap pauses, and reports false when ctx ended meanwhile.
+func nap(ctx context.Context, d time.Duration) bool {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-t.C:
+		return true
+	case <-ctx.Done():
+		return false
+	}
+}
