@@ -8,3 +8,6 @@ func Needs(e *Engine) []string {
 	}
 	return names
 }
+
+// Attempts returns how often the engine has tried to get a majority.
+func (q *Quorum) Attempts() uint64 { return q.attempts.Load() }

@@ -41,6 +41,8 @@ type Quorum struct {
 	looking *lookout
 	healing atomic.Bool
 
+	attempts atomic.Uint64 // so far
+
 	closed  atomic.Bool
 	closing chan struct{}   // closed by Close
 	life    context.Context // ends when no call of a user is left

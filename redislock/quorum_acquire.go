@@ -5,6 +5,7 @@ import (
 	"crypto/sha256"
 	"encoding/binary"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/holdfast-go/holdfast/driver"
@@ -33,7 +34,8 @@ type candidate struct {
 
 	// Of a call that waits.
 	arrived   int64         // µs
-	wakes     chan int      // nodes at which the lock has become free; nil before it stands in line
+	wakes     chan wakeup   // nil before it stands in line
+	holders   []string      // tokens of those who held the lock at each node when it was last asked
 	withdrawn chan struct{} // closed by a release of its token
 }
 
@@ -100,6 +102,7 @@ func (c *candidate) attempt(ctx context.Context, op byte) (driver.Grant, *defeat
 			return driver.Grant{}, unknown
 		}
 		c.number++
+		q.attempts.Add(1)
 		a := &attempt{c: c, errand: errand{key: c.key, id: c.sign(c.number), ttl: millis(c.req.TTL), span: c.req.Span, epoch: epoch}}
 		a.op = string(op) + formatInt(int64(c.req.Span)) + " " + formatInt(q.wall().UnixMicro())
 		if op == 'X' {
@@ -232,8 +235,9 @@ func (a *attempt) rivals(r *round) (held []int, leads bool) {
 		case protocol.Held:
 			first = false
 			held = append(held, i)
-			counts[r.details[i].payload]++
-			most = max(most, counts[r.details[i].payload])
+			id := identity(strings.TrimPrefix(r.details[i].payload, "x 1 "))
+			counts[id]++
+			most = max(most, counts[id])
 		}
 	}
 	return held, leads && most < a.c.q.size.Majority()
@@ -283,6 +287,7 @@ func (a *attempt) lose(ctx context.Context, h *hold) *defeat {
 func (a *attempt) look(r *round, left *time.Duration) (split bool, holder *driver.Holder) {
 	q := a.c.q
 	counts := make(map[string]int)
+	a.c.holders = make([]string, len(r.answers))
 	var lefts []time.Duration
 	unknown, free, most := 0, 0, 0
 	for i, ans := range r.answers {
@@ -292,8 +297,12 @@ func (a *attempt) look(r *round, left *time.Duration) (split bool, holder *drive
 			if lefts = append(lefts, in); in < 0 {
 				lefts[len(lefts)-1] = MaxTTL
 			}
-			if counts[line]++; counts[line] > most {
-				most, holder = counts[line], q.nodes[i].holder(line, ans.N)
+			id := identity(strings.TrimPrefix(line, "x 1 "))
+			if a.c.holders[i] = id; len(id) > tokenSize {
+				a.c.holders[i] = id[len(id)-tokenSize:]
+			}
+			if counts[id]++; counts[id] > most {
+				most, holder = counts[id], q.nodes[i].holder(line, ans.N)
 			}
 		case protocol.Wait:
 			lefts = append(lefts, time.Duration(ans.N)*time.Millisecond)

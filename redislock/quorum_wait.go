@@ -15,7 +15,7 @@ import (
 
 // afterFirst is how long a waiter that was woken by one node waits for the others to say that
 // the lock is free there as well.
-const afterFirst = time.Millisecond
+const afterFirst = 5 * time.Millisecond
 
 // lines are the calls that wait, by the keys that they wait for. A node knows only that this
 // process waits: who wakes it wakes all its calls for the key, which is one as a rule.
@@ -45,10 +45,17 @@ func (l *lines) leave(c *candidate) bool {
 	return true
 }
 
-// woken deals with what a node pushes: 'free key'.
+// wakeup says that a lock is free at a node.
+type wakeup struct {
+	node  int
+	token string // that held it, '-' where that is not known
+}
+
+// woken deals with what a node pushes: 'free token key'.
 func (q *Quorum) woken(n *node, message string) {
-	key, ok := strings.CutPrefix(message, "free ")
-	if !ok {
+	rest, ok := strings.CutPrefix(message, "free ")
+	token, key, ok2 := strings.Cut(rest, " ")
+	if !ok || !ok2 {
 		return // not one of ours
 	}
 	q.lines.mu.Lock()
@@ -58,7 +65,7 @@ func (q *Quorum) woken(n *node, message string) {
 	}
 	for c := range q.lines.byKey[key] {
 		select {
-		case c.wakes <- n.index:
+		case c.wakes <- wakeup{n.index, token}:
 		default: // it has more than it needs
 		}
 	}
@@ -104,7 +111,7 @@ func (c *candidate) wait(ctx context.Context) (driver.Grant, error) {
 	}
 	for {
 		if op == 'X' && c.wakes == nil {
-			c.wakes = make(chan int, 2*len(q.nodes))
+			c.wakes = make(chan wakeup, 4*len(q.nodes))
 			q.lines.enter(c)
 		}
 		now := q.clock.Now()
@@ -169,11 +176,14 @@ func (c *candidate) sleep(ctx context.Context, pause time.Duration) bool {
 	free := uint64(0)
 	for {
 		select {
-		case i := <-c.wakes:
+		case w := <-c.wakes:
+			if t := c.holders[w.node]; t != "" && w.token != "-" && t != w.token {
+				continue // by now somebody else has it there, as the last attempt has found
+			}
 			if free == 0 {
 				timer.Reset(min(pause, afterFirst))
 			}
-			if free |= 1 << i; bits.OnesCount64(free) >= c.q.size.Majority() {
+			if free |= 1 << w.node; bits.OnesCount64(free) >= c.q.size.Majority() {
 				return true
 			}
 		case <-timer.C:

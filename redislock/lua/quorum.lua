@@ -81,11 +81,12 @@ local function parts(v, token)
   return string.sub(v, 1, stop), first, first + (tonumber(more) or 0), tail
 end
 
-local function wake(key)
+-- wake tells who is first that what the token held is free, '-' for whatever it was.
+local function wake(key, token)
   for _ = 1, 64 do
     local inbox = redis.call('ZPOPMIN', WAITING .. key)[1]
     if not inbox then return end
-    local ears = redis.pcall('PUBLISH', inbox, 'free ' .. key)
+    local ears = redis.pcall('PUBLISH', inbox, 'free ' .. token .. ' ' .. key)
     if type(ears) == 'number' and ears > 0 then return end
   end
 end
@@ -161,13 +162,13 @@ local function release(key, id, loud)
   if type(v) ~= 'string' or not string.find(v, string.sub(id, -22), 1, true) then return '-' end
   local r = redis.pcall('DEL', key)
   if type(r) == 'table' then return '!', r.err end
-  if loud then wake(key) end
+  if loud then wake(key, string.sub(id, -22)) end
   return '='
 end
 
 local function leave(key)
   local was = redis.call('ZREM', WAITING .. key, ARGV[3])
-  if redis.call('EXISTS', key) == 0 then wake(key) end
+  if redis.call('EXISTS', key) == 0 then wake(key, '-') end
   return was == 1 and '=' or '-'
 end
 
@@ -187,7 +188,7 @@ local function breakUp(key, fence, record)
   redis.pcall('LPUSH', 'holdfast.audit', clock[1] .. ' ' .. record)
   redis.pcall('LTRIM', 'holdfast.audit', 0, 999)
   redis.pcall('EXPIRE', 'holdfast.audit', 90 * 86400)
-  wake(key)
+  wake(key, '-')
   return 'b', 'x 1 ' .. v
 end
 
