@@ -1,5 +1,11 @@
 package redislock
 
+import (
+	"context"
+
+	"github.com/holdfast-go/holdfast/redislock/internal/protocol"
+)
+
 // Needs returns the commands that Diagnose tries by scripts.
 func Needs(e *Engine) []string {
 	var names []string
@@ -11,3 +17,19 @@ func Needs(e *Engine) []string {
 
 // Attempts returns how often the engine has tried to get a majority.
 func (q *Quorum) Attempts() uint64 { return q.attempts.Load() }
+
+// Serving returns how many nodes said last that they take part, in the epoch of a majority.
+func (q *Quorum) Serving() int {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	n := 0
+	for _, h := range q.heads {
+		if h.State == protocol.Serving && h.Epoch == q.epoch {
+			n++
+		}
+	}
+	return n
+}
+
+// Look asks all nodes how they are.
+func (q *Quorum) Look(ctx context.Context) { q.statuses(ctx) }

@@ -18,7 +18,7 @@ func TestQuorumManyContenders(t *testing.T) {
 	addrs := addrsOf(nodes(t, 5, testserver.RedisOptions{}))
 	found(t, addrs, redislock.QuorumConfig{})
 	const contenders = 64
-	rounds := scale(10)
+	rounds := scale(4)
 	ctx, cancel := context.WithTimeout(context.Background(), 10*labPatience)
 	defer cancel()
 	var inside atomic.Int32

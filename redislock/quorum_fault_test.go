@@ -1,0 +1,287 @@
+package redislock_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"testing"
+	"time"
+
+	"github.com/holdfast-go/holdfast"
+	"github.com/holdfast-go/holdfast/driver"
+	"github.com/holdfast-go/holdfast/internal/testserver"
+	"github.com/holdfast-go/holdfast/redislock"
+)
+
+// shortTTL is the TTL of leases that have to be renewed within a test, and the MaxTTL of nodes
+// that sit out within one.
+const shortTTL = 1500 * time.Millisecond
+
+// house is five servers, and clients of them that stand for processes.
+type house struct {
+	*testing.T
+	servers []*testserver.RedisServer
+	cfg     redislock.QuorumConfig
+}
+
+func newHouse(t *testing.T) *house {
+	t.Helper()
+	t.Parallel()
+	h := &house{T: t, servers: nodes(t, 5, testserver.RedisOptions{}), cfg: redislock.QuorumConfig{MaxTTL: shortTTL}}
+	found(t, addrsOf(h.servers), h.cfg)
+	return h
+}
+
+func (h *house) engine() *redislock.Quorum {
+	h.Helper()
+	return quorumOn(h, addrsOf(h.servers), h.cfg)
+}
+
+// process returns a client of its own.
+func (h *house) process() (*holdfast.Client, *redislock.Quorum) {
+	h.Helper()
+	e := h.engine()
+	c, err := holdfast.New(e, holdfast.Config{TTL: shortTTL, Owner: "house"})
+	if err != nil {
+		h.Fatal(err)
+	}
+	h.Cleanup(func() { c.Close() })
+	return c, e
+}
+
+func (h *house) patience() context.Context {
+	ctx, cancel := context.WithTimeout(context.Background(), labPatience)
+	h.Cleanup(cancel)
+	return ctx
+}
+
+func (h *house) lock(c *holdfast.Client, name string) *holdfast.Lease {
+	h.Helper()
+	l, err := c.Mutex(name).Lock(h.patience())
+	if err != nil {
+		h.Fatalf("lock %q: %v", name, err)
+	}
+	return l
+}
+
+func (h *house) unlock(l *holdfast.Lease) {
+	h.Helper()
+	if err := l.Unlock(); err != nil {
+		h.Fatalf("unlock %q: %v", l.Name(), err)
+	}
+}
+
+// refused fails unless the lock is held by somebody.
+func (h *house) refused(c *holdfast.Client, name string) {
+	h.Helper()
+	if l, err := c.Mutex(name).TryLock(h.patience()); !errors.Is(err, holdfast.ErrHeld) {
+		h.Fatalf("try of a lock that is held: %v, %v", l, err)
+	}
+}
+
+// outlives waits until the lease has been renewed several times over, and fails if it is lost.
+func (h *house) outlives(l *holdfast.Lease, d time.Duration) {
+	h.Helper()
+	select {
+	case <-l.Context().Done():
+		h.Fatalf("lease lost: %v", context.Cause(l.Context()))
+	case <-time.After(d):
+	}
+}
+
+// serving waits until the engine knows that so many nodes take part.
+func (h *house) serving(e *redislock.Quorum, n int) {
+	h.Helper()
+	comesTrue(h.T, fmt.Sprintf("%d nodes serve", n), func() bool {
+		e.Look(h.patience())
+		return e.Serving() == n
+	})
+}
+
+// TestQuorumMinorityDown: with two of five nodes killed, frozen or paused, leases live on,
+// locks come and go, and others are kept out.
+func TestQuorumMinorityDown(t *testing.T) {
+	for name, down := range map[string]func(*testserver.RedisServer){
+		"killed": func(s *testserver.RedisServer) { s.Kill() },
+		"frozen": func(s *testserver.RedisServer) { s.Pause() },
+		"paused": func(s *testserver.RedisServer) {
+			if _, err := s.Do("CLIENT", "PAUSE", "60000", "ALL"); err != nil {
+				t.Error(err)
+			}
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			h := newHouse(t)
+			a, _ := h.process()
+			b, _ := h.process()
+			before := h.lock(a, "before")
+			down(h.servers[1])
+			down(h.servers[3])
+			last := before.Fence()
+			for i := range 20 {
+				c := []*holdfast.Client{a, b}[i%2]
+				l := h.lock(c, "after")
+				if l.Fence() <= last && i > 0 {
+					t.Errorf("fence %d after %d", l.Fence(), last)
+				}
+				last = l.Fence()
+				h.refused(b, "before")
+				h.unlock(l)
+			}
+			h.outlives(before, 3*shortTTL)
+			h.refused(b, "before")
+			h.unlock(before)
+			h.unlock(h.lock(b, "before"))
+		})
+	}
+}
+
+// TestQuorumMajorityDown: without a majority nothing is granted, the error says so at once and
+// what is wrong with each node, and leases end. It goes on when the nodes are back.
+func TestQuorumMajorityDown(t *testing.T) {
+	h := newHouse(t)
+	a, _ := h.process()
+	l := h.lock(a, "name")
+	for _, s := range h.servers[:3] {
+		s.Pause()
+	}
+	for _, s := range h.servers[:2] {
+		s.Kill()
+	}
+	_, err := a.Mutex("other").Lock(h.patience())
+	var q *redislock.QuorumError
+	if !errors.Is(err, holdfast.ErrUnavailable) || !errors.As(err, &q) {
+		t.Fatalf("lock without a majority: %v", err)
+	}
+	granted := 0
+	for i, n := range q.Nodes {
+		if n.Addr != h.servers[i].Addr() {
+			t.Errorf("node %d is %q", i, n.Addr)
+		}
+		if n.Status == redislock.NodeGranted {
+			granted++
+		} else if i < 2 && (n.Status != redislock.NodeFailed || n.Err == nil) {
+			t.Errorf("node %d, which is dead: %v, %v", i, n.Status, n.Err)
+		}
+	}
+	if granted != 2 || q.Status != redislock.QuorumMissing {
+		t.Errorf("%d granted, %v", granted, q.Status)
+	}
+	select {
+	case <-l.Context().Done():
+	case <-time.After(labPatience):
+		t.Fatal("the lease lives without a majority")
+	}
+	_ = l.Unlock()
+	h.servers[2].Resume()
+	h.unlock(h.lock(a, "name"))
+}
+
+// TestQuorumNodeForgets: a node that comes back empty grants nothing until leases that it has
+// forgotten must have ended, then it takes part again, by itself.
+func TestQuorumNodeForgets(t *testing.T) {
+	h := newHouse(t)
+	a, _ := h.process()
+	b, eb := h.process()
+	l := h.lock(a, "name")
+	last := l.Fence()
+	for _, i := range []int{0, 4} {
+		h.servers[i].RestartEmpty()
+	}
+	h.refused(b, "name")
+	h.outlives(l, 2*shortTTL)
+	h.refused(b, "name")
+	h.unlock(h.lock(b, "other"))
+	h.serving(eb, 5)
+	h.refused(b, "name")
+	h.unlock(l)
+	if l = h.lock(b, "name"); l.Fence() <= last {
+		t.Errorf("fence %d after %d", l.Fence(), last)
+	}
+	h.unlock(l)
+	// What was healed is as good as the others are.
+	h.servers[1].Kill()
+	h.servers[2].Kill()
+	h.unlock(h.lock(b, "name"))
+}
+
+// TestQuorumForgetsAll: when all nodes come back empty nobody gets a lock before the last lease
+// from before has ended. Nobody has to do anything.
+func TestQuorumForgetsAll(t *testing.T) {
+	h := newHouse(t)
+	e := h.engine()
+	defer e.Close()
+	req := ask("name", shortTTL)
+	g, err := e.Acquire(h.patience(), req)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, s := range h.servers {
+		s.RestartEmpty()
+	}
+	b, _ := h.process()
+	for {
+		l, err := b.Mutex("name").TryLock(h.patience())
+		if err == nil {
+			if now := e.Capabilities(); l.Fence() <= g.Fence {
+				t.Errorf("fence %d after %d (%s)", l.Fence(), g.Fence, now.FenceSource)
+			}
+			break
+		}
+		if !errors.Is(err, holdfast.ErrUnavailable) {
+			t.Fatalf("while nodes sit out: %v", err)
+		}
+		time.Sleep(20 * time.Millisecond)
+	}
+	if left := time.Duration(g.Sent.Add(shortTTL).Sub(clockNow())); left > 0 {
+		t.Errorf("granted again %v before the lease from before must have ended", left)
+	}
+}
+
+// TestQuorumMajorityForgets: when too few nodes remember, nothing is granted until an operator
+// says so. Fences go on growing.
+func TestQuorumMajorityForgets(t *testing.T) {
+	h := newHouse(t)
+	a, e := h.process()
+	l := h.lock(a, "name")
+	h.unlock(l)
+	for _, s := range h.servers[:3] {
+		s.RestartEmpty()
+	}
+	for range 3 {
+		if _, err := a.Mutex("name").TryLock(h.patience()); !errors.Is(err, holdfast.ErrUnavailable) {
+			t.Fatalf("three of five nodes have forgotten: %v", err)
+		}
+		time.Sleep(shortTTL)
+	}
+	if err := e.Init(h.patience()); !isInvalid(err) {
+		t.Fatalf("Init of nodes that were used: %v", err)
+	}
+	if err := e.Heal(h.patience()); err != nil {
+		t.Fatalf("Heal: %v", err)
+	}
+	again := h.lock2(a, "name")
+	if again.Fence() <= l.Fence() {
+		t.Errorf("fence %d after %d", again.Fence(), l.Fence())
+	}
+	h.unlock(again)
+	h.serving(e, 5)
+}
+
+// lock2 is lock for nodes that sit out for a while.
+func (h *house) lock2(c *holdfast.Client, name string) (l *holdfast.Lease) {
+	h.Helper()
+	comesTrue(h.T, "the lock is granted", func() (ok bool) {
+		var err error
+		l, err = c.Mutex(name).TryLock(h.patience())
+		return err == nil
+	})
+	return l
+}
+
+func isInvalid(err error) bool {
+	kind, _ := kindOf(err)
+	return err != nil && kind == driver.Invalid
+}
+
+func clockNow() driver.Instant { return driver.BootClock().Now() }
