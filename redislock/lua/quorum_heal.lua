@@ -20,7 +20,8 @@ local seeded = state == 's' or state == 'g'
 local agreed = state == 'v' or constants == ARGV[1] or ARGV[7] == 'regroup'
 
 if op == 'status' and epoch == '-' then
-  epoch = '-' .. state .. ARGV[3]
+  -- With the clock, for the word of a copy of this call is no new one.
+  epoch = '-' .. state .. ARGV[3] .. '.' .. clock[1] .. '.' .. clock[2]
   local err = save()
   if err then return redis.error_reply(err) end
 elseif op ~= 'status' and agreed and epoch ~= '-' and epoch == ARGV[4] and (op == 'seed' or seeded) then
