@@ -16,10 +16,9 @@ type QuorumHeal struct {
 
 // Heal is lua/quorum_heal.lua. ok is false where the node is a replica.
 func (n *QuorumNode) Heal(h *QuorumHeal) (s protocol.NodeStatus, done, ok bool) {
-	if n.Replica {
+	if n.look(); n.Replica {
 		return s, false, false
 	}
-	n.look()
 	r := &n.Record
 	if !r.Set {
 		r.Constants = h.Constants

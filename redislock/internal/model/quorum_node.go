@@ -96,6 +96,7 @@ func (n *QuorumNode) look() {
 	r := &n.Record
 	n.left = 0
 	switch {
+	case n.Replica:
 	case !r.Set:
 		n.state, n.epoch = protocol.Blank, "-"
 	case r.Term == n.Term && r.Epoch[0] == '-':
@@ -155,10 +156,9 @@ func (n *QuorumNode) floor() int64 {
 // Call is lua/quorum.lua: it answers the requests into words, and says how the node is. ok is
 // false where the node is a replica or has other constants.
 func (n *QuorumNode) Call(c *QuorumCall, words []QuorumWord) (head protocol.NodeHead, ok bool) {
-	if n.Replica {
+	if n.look(); n.Replica {
 		return head, false
 	}
-	n.look()
 	if n.state != protocol.Blank && n.Record.Constants != c.Constants {
 		return head, false
 	}
