@@ -33,3 +33,14 @@ func (c *Client) Init(ctx context.Context) error {
 		return i.Init(ctx)
 	})
 }
+
+// Heal says that servers which have forgotten what they granted are to take part again, where
+// the engine leaves them out because too few others remember. It is for operators, who know
+// that what is down stays down: servers that come back later with what they had may make two
+// hold one lock. It changes nothing where nothing is wrong, and fails with ErrUnavailable where
+// too few servers answer and with ErrUnsupported on an engine that has nothing to heal.
+func (c *Client) Heal(ctx context.Context) error {
+	return withAbility(ctx, c, "heal", "", "has nothing to heal", func(h driver.Healer) error {
+		return h.Heal(ctx)
+	})
+}

@@ -29,6 +29,8 @@ func (p *patient) Diagnose(_ context.Context, ttl time.Duration) (driver.Diagnos
 
 func (p *patient) Init(context.Context) error { return p.init }
 
+func (p *patient) Heal(context.Context) error { return p.init }
+
 func TestDiagnose(t *testing.T) {
 	p := &patient{Engine: memlock.NewStore(memlock.Config{}).Engine()}
 	c := clientOn(t, p, holdfast.Config{TTL: 7 * time.Second})
@@ -51,8 +53,12 @@ func TestDiagnose(t *testing.T) {
 	if err := c.Init(t.Context()); err != nil {
 		t.Error(err)
 	}
+	if err := c.Heal(t.Context()); err != nil {
+		t.Error(err)
+	}
 	p.init = driver.Failf(driver.Invalid, "not new")
 	want(t, c.Init(t.Context()), holdfast.ErrInvalid)
+	want(t, c.Heal(t.Context()), holdfast.ErrInvalid)
 	c.Close()
 	_, err = c.Diagnose(t.Context())
 	want(t, err, holdfast.ErrClosed)
@@ -63,6 +69,7 @@ func TestDiagnoseUnsupported(t *testing.T) {
 	_, err := c.Diagnose(t.Context())
 	want(t, err, holdfast.ErrUnsupported)
 	want(t, c.Init(t.Context()), holdfast.ErrUnsupported)
+	want(t, c.Heal(t.Context()), holdfast.ErrUnsupported)
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
 	_, err = c.Diagnose(ctx)

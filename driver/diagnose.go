@@ -90,3 +90,11 @@ type Initializer interface {
 	// where it sees that the deployment is not new.
 	Init(ctx context.Context) error
 }
+
+// Healer is the ability to be told that servers which have forgotten what they granted are to
+// take part again, for engines that leave them out where that is not safe by itself.
+type Healer interface {
+	// Heal lets them take part once what they may have forgotten must have ended. It changes
+	// nothing where nothing is wrong.
+	Heal(ctx context.Context) error
+}

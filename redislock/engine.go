@@ -20,6 +20,7 @@ type Engine struct {
 	cfg       Config
 	client    redis.UniversalClient
 	owned     bool     // Close closes the client
+	quorum    bool     // it is what talks to a node of a Quorum
 	opened    *options // what the URL said, nil after New
 	cluster   *redis.ClusterClient
 	private   bool // cluster is the engine's own, made after client

@@ -112,6 +112,10 @@ func (e *Engine) ACL(user string) string {
 	commands := "+eval +evalsha +get +set +mget +del +exists +pexpire +pttl +expire +time +type +scan +ping +hello +auth " +
 		"+client|setname +hget +hset +hdel +hmget +hexists +hincrby +zadd +zrem +zcard +zrange +zrangebyscore " +
 		"+lpush +ltrim +publish +subscribe +unsubscribe"
+	if e.quorum {
+		commands = "+eval +evalsha +get +set +mget +del +exists +pexpire +pttl +expire +time +info +type +scan +ping +hello +auth " +
+			"+client|setname +zadd +zrem +zpopmin +zcard +lpush +ltrim +publish +subscribe +unsubscribe"
+	}
 	if c, ok := e.client.(*redis.Client); ok && c.Options().DB > 0 {
 		commands += " +select"
 	}

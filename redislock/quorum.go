@@ -39,7 +39,8 @@ type Quorum struct {
 	epoch   string              // the one of a majority, '' when it is not known
 	lines   lines
 	looking *lookout
-	healing atomic.Bool
+	healing atomic.Bool // in the background
+	caring  sync.Mutex  // held by who heals or founds
 
 	attempts atomic.Uint64 // so far
 
@@ -47,13 +48,16 @@ type Quorum struct {
 	closing chan struct{}   // closed by Close
 	life    context.Context // ends when no call of a user is left
 	end     context.CancelFunc
-	gate    sync.Mutex     // orders waits.Add and Close
-	waits   sync.WaitGroup // calls of users; goroutines of the engine are the nodes'
+	gate    sync.Mutex     // orders waits.Add, work.Add and Close
+	waits   sync.WaitGroup // calls of users
+	work    sync.WaitGroup // goroutines that look after the nodes
 }
 
 var _ interface {
 	driver.Engine
 	driver.Inspector
+	driver.Diagnoser
+	driver.Healer
 	driver.Initializer
 } = (*Quorum)(nil)
 
@@ -82,6 +86,7 @@ func NewQuorum(clients []redis.UniversalClient, cfg QuorumConfig) (*Quorum, erro
 		if err != nil {
 			return nil, err // cannot be: client and cfg were checked
 		}
+		e.quorum = true
 		n := &node{Engine: e, index: i, addr: client.Options().Addr}
 		addrs[i] = n.addr
 		e.only.exchange = func(b *batch) { q.exchange(n, b) }
@@ -131,7 +136,10 @@ func (q *Quorum) Close() error {
 	}
 	q.gate.Unlock()
 	q.waits.Wait()
+	q.gate.Lock()
 	q.end()
+	q.gate.Unlock()
+	q.work.Wait()
 	var all sync.WaitGroup
 	errs := make([]error, len(q.nodes))
 	for i, n := range q.nodes {
@@ -157,5 +165,20 @@ func (q *Quorum) enter(ctx context.Context) error {
 
 func (q *Quorum) leave() { q.waits.Done() }
 
+// begin runs f in a goroutine that Close waits for, unless the engine is being closed.
+func (q *Quorum) begin(f func()) bool {
+	q.gate.Lock()
+	defer q.gate.Unlock()
+	if q.life.Err() != nil {
+		return false
+	}
+	q.work.Go(f)
+	return true
+}
+
 // keyOf returns the key of a name, the same on every node.
 func (q *Quorum) keyOf(name string) (string, error) { return q.nodes[0].keyOf(name) }
+
+// ACL returns the ACL rule that gives user what this engine needs on each node and no more. The
+// rule has no password: add >password.
+func (q *Quorum) ACL(user string) string { return q.nodes[0].ACL(user) }

@@ -37,7 +37,7 @@ func quorumOn(t drivertest.T, addrs []string, cfg redislock.QuorumConfig) *redis
 	t.Helper()
 	var clients []redis.UniversalClient
 	for _, addr := range addrs {
-		c := redis.NewClient(&redis.Options{Addr: addr, DialTimeout: time.Second, ReadTimeout: time.Second})
+		c := redis.NewClient(&redis.Options{Addr: addr, DialTimeout: time.Second, ReadTimeout: time.Second, DialerRetries: 1})
 		t.Cleanup(func() { c.Close() })
 		clients = append(clients, c)
 	}

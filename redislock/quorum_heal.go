@@ -81,12 +81,12 @@ func reporting(all []status) []protocol.NodeStatus {
 }
 
 // healSoon looks after the nodes in the background, unless that is under way. It is called by
-// who learned of a node that is not as the others are, from a goroutine that Close waits for.
-func (q *Quorum) healSoon(n *node) {
-	if q.life.Err() != nil || !q.healing.CompareAndSwap(false, true) {
+// who learned of a node that is not as the others are.
+func (q *Quorum) healSoon() {
+	if !q.healing.CompareAndSwap(false, true) {
 		return
 	}
-	n.calls.Go(func() {
+	q.begin(func() {
 		defer q.healing.Store(false)
 		if nap(q.life, mathrand.N(healDelay)) {
 			_ = q.heal(q.life) // who needs the nodes comes back to it
@@ -99,6 +99,8 @@ func (q *Quorum) healSoon(n *node) {
 // nodes that have forgotten what they promised take part again once those that remember are in
 // a new epoch, and where all are blank they are founded. See protocol.Quorum.Needs.
 func (q *Quorum) heal(ctx context.Context) error {
+	q.caring.Lock()
+	defer q.caring.Unlock()
 	nodes := reporting(q.statuses(ctx))
 	switch q.size.Needs(nodes) {
 	case protocol.AllWell:
@@ -173,7 +175,7 @@ func (q *Quorum) knownEpoch(ctx context.Context) (string, *defeat) {
 	if look == nil {
 		look = &lookout{done: make(chan struct{}), found: make(chan struct{})}
 		q.looking = look
-		q.nodes[0].calls.Go(func() {
+		q.begin(func() {
 			look.all = q.statuses(q.life)
 			q.mu.Lock()
 			q.looking = nil
@@ -182,17 +184,24 @@ func (q *Quorum) knownEpoch(ctx context.Context) (string, *defeat) {
 		})
 	}
 	q.mu.Unlock()
-	select {
-	case <-look.found:
-	case <-look.done:
-	case <-ctx.Done():
-		return "", &defeat{Error: driver.Fail(driver.Unavailable, ctx.Err())}
+	for found, done := look.found, false; ; {
+		select {
+		case <-found:
+			found = nil
+		case <-look.done:
+			done = true
+		case <-ctx.Done():
+			return "", &defeat{Error: driver.Fail(driver.Unavailable, ctx.Err())}
+		case <-q.closing:
+			return "", &defeat{Error: errClosed}
+		}
+		if epoch = q.currentEpoch(); epoch != "" {
+			return epoch, nil
+		}
+		if done {
+			return "", q.unknown(look.all)
+		}
 	}
-	if epoch = q.currentEpoch(); epoch != "" {
-		return epoch, nil
-	}
-	<-look.done
-	return "", q.unknown(look.all)
 }
 
 // lookout is a look at all nodes for their epoch.
@@ -275,6 +284,8 @@ func (q *Quorum) Init(ctx context.Context) error {
 		return err
 	}
 	defer q.leave()
+	q.caring.Lock()
+	defer q.caring.Unlock()
 	all := q.statuses(ctx)
 	for i, s := range all {
 		if s.err != nil {
@@ -302,6 +313,8 @@ func (q *Quorum) Heal(ctx context.Context) error {
 		return err
 	}
 	defer q.leave()
+	q.caring.Lock()
+	defer q.caring.Unlock()
 	all := q.statuses(ctx)
 	nodes := reporting(all)
 	present := 0

@@ -123,7 +123,7 @@ func (q *Quorum) learn(n *node, head protocol.NodeHead) {
 	ails := !head.State.Seeded() || head.Epoch != q.epoch
 	q.mu.Unlock()
 	if ails {
-		q.healSoon(n)
+		q.healSoon()
 	}
 }
 

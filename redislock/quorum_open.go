@@ -41,11 +41,14 @@ func OpenQuorum(ctx context.Context, urls []string, cfg QuorumConfig) (*Quorum, 
 	if len(urls) == 1 && strings.HasPrefix(strings.ToLower(urls[0]), "redlock") {
 		u, err := url.Parse(urls[0])
 		if err != nil {
-			return nil, driver.Failf(driver.Invalid, "the URL cannot be read: write redlock://user:password@h1,h2,h3/0, with special characters percent-encoded")
+			return nil, driver.Failf(driver.Invalid, "the URL cannot be read: write redlock://user:password@h1:6379,h2:6379,h3:6379/0, with special characters percent-encoded, and a port for the last host where another one has one")
 		}
 		return openQuorum(ctx, u, cfg)
 	}
 	cfg = cfg.withDefaults()
+	if err := cfg.validate(); err != nil {
+		return nil, err
+	}
 	var errs []error
 	nodes := make([]options, len(urls))
 	for i, raw := range urls {
@@ -83,6 +86,9 @@ func openQuorum(ctx context.Context, u *url.URL, cfg QuorumConfig) (*Quorum, err
 		return nil, err
 	}
 	cfg = cfg.withDefaults()
+	if err := cfg.validate(); err != nil {
+		return nil, err
+	}
 	one := *s.Rest(u)
 	one.Scheme = map[string]string{"redlock": "redis", "redlocks": "rediss"}[u.Scheme]
 	if one.Scheme == "" {

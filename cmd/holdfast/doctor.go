@@ -24,7 +24,7 @@ type doctorView struct {
 }
 
 func (a *app) doctorCommand() *cobra.Command {
-	var initialize bool
+	var initialize, heal bool
 	cmd := &cobra.Command{
 		Use:   "doctor",
 		Short: "Check an engine's servers, and say what locks there are worth",
@@ -39,22 +39,34 @@ there is a problem.
 
 --init first tells new servers that no lock was ever taken on them: otherwise they grant
 the first one only when earlier ones must have ended. It is refused where there are signs
-that locks were taken. Said of servers that have lost their data it lets two hold one lock.`,
+that locks were taken. Said of servers that have lost their data it lets two hold one lock.
+
+--heal tells the nodes of a quorum (redlock://) that have lost their data to take part again,
+when too few of the others remember enough for clients to do that by themselves. They grant
+nothing until what they have forgotten must have ended. Nodes that are down by then have to be
+emptied before they come back.`,
 		Example: "  holdfast doctor --url redis+sentinel://h1,h2,h3/mymaster\n  holdfast doctor -o json",
 		Args:    cobra.NoArgs,
 		RunE: func(*cobra.Command, []string) error {
 			return a.withClient(func(ctx context.Context, c *holdfast.Client) error {
-				return a.doctor(ctx, c, initialize)
+				return a.doctor(ctx, c, initialize, heal)
 			})
 		},
 	}
 	cmd.Flags().BoolVar(&initialize, "init", false, "tell new servers that no lock was ever taken on them")
+	cmd.Flags().BoolVar(&heal, "heal", false, "have nodes of a quorum that lost their data take part again")
+	cmd.MarkFlagsMutuallyExclusive("init", "heal")
 	return cmd
 }
 
-func (a *app) doctor(ctx context.Context, c *holdfast.Client, initialize bool) error {
+func (a *app) doctor(ctx context.Context, c *holdfast.Client, initialize, heal bool) error {
 	if initialize {
 		if err := c.Init(ctx); err != nil {
+			return err
+		}
+	}
+	if heal {
+		if err := c.Heal(ctx); err != nil {
 			return err
 		}
 	}
