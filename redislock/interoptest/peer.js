@@ -1,6 +1,6 @@
 // Takes and gives back locks with a library for Node.js on request.
 //
-// usage: peer.js PORT redlock|redis-semaphore
+// usage: peer.js PORT[,PORT...] redlock|redis-semaphore
 //
 // Each line of input is a command: acquire ID KEY MS, extend ID MS, release ID. Each is answered
 // by one line: yes, no, or error and a text.
@@ -9,14 +9,16 @@
 const readline = require("node:readline");
 const Redis = require("ioredis");
 
-const [port, library] = process.argv.slice(2);
-const client = new Redis(Number(port), "127.0.0.1");
+const [ports, library] = process.argv.slice(2);
+const clients = ports.split(",").map((port) => new Redis(Number(port), "127.0.0.1"));
+const client = clients[0];
+for (const c of clients) c.on("error", () => {}); // a node of a quorum may be down
 
 // Each library answers three calls with true or false, and throws what is neither.
 const libraries = {
   redlock() {
     const { default: Redlock, ExecutionError } = require("redlock");
-    const redlock = new Redlock([client], { retryCount: 0, automaticExtensionThreshold: 0 });
+    const redlock = new Redlock(clients, { retryCount: 0, automaticExtensionThreshold: 0 });
     const locks = new Map();
     const attempt = async (f) => {
       try {
@@ -75,7 +77,7 @@ async function main() {
     }
     process.stdout.write(answer + "\n");
   }
-  client.disconnect();
+  for (const c of clients) c.disconnect();
 }
 
 main();

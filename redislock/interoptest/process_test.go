@@ -46,19 +46,29 @@ func openPython(t testing.TB, server *testserver.RedisServer) client {
 func openNode(library string) func(testing.TB, *testserver.RedisServer) client {
 	return func(t testing.TB, server *testserver.RedisServer) client {
 		t.Helper()
-		node, err := exec.LookPath("node")
-		if err != nil {
-			missing(t, "node is not installed: apt-get install --no-install-recommends nodejs")
-		}
-		modules, err := filepath.Abs(filepath.Join(installed, "node_modules"))
-		if err == nil {
-			_, err = os.Stat(filepath.Join(modules, library, "package.json"))
-		}
-		if err != nil {
-			missing(t, "%s for Node.js is not installed: run scripts/install (%v)", library, err)
-		}
-		return startPeer(t, []string{"NODE_PATH=" + modules}, node, "peer.js", strconv.Itoa(server.Port()), library)
+		return startNode(t, library, server)
 	}
+}
+
+// startNode starts peer.js for a library, on one server or on several.
+func startNode(t testing.TB, library string, servers ...*testserver.RedisServer) client {
+	t.Helper()
+	node, err := exec.LookPath("node")
+	if err != nil {
+		missing(t, "node is not installed: apt-get install --no-install-recommends nodejs")
+	}
+	modules, err := filepath.Abs(filepath.Join(installed, "node_modules"))
+	if err == nil {
+		_, err = os.Stat(filepath.Join(modules, library, "package.json"))
+	}
+	if err != nil {
+		missing(t, "%s for Node.js is not installed: run scripts/install (%v)", library, err)
+	}
+	var ports []string
+	for _, s := range servers {
+		ports = append(ports, strconv.Itoa(s.Port()))
+	}
+	return startPeer(t, []string{"NODE_PATH=" + modules}, node, "peer.js", strings.Join(ports, ","), library)
 }
 
 // process is a foreign client in a process of its own. It carries out one command at a time.
