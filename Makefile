@@ -23,6 +23,7 @@ verify: ## the long runs that `make test` shortens: 64 processes, 200 locks each
 	HOLDFAST_CROWD=20 $(GO) test -count 1 -v -run 'TestFailover$$|TestQueue$$|TestTheMirror' -timeout 60m ./redislock/internal/model ./redislock
 	HOLDFAST_CROWD=20 $(GO) test -count 1 -v -run 'TestFault$$/Crowd' -timeout 30m ./mysqllock/interoptest
 	HOLDFAST_ETCD_HISTORY=60 $(GO) test -race -count 1 -v -run TestHistory -timeout 10m ./etcdlock
+	HOLDFAST_CHAOS=10m $(GO) test -race -count 1 -v -run 'TestQuorumChaos$$' -timeout 30m ./redislock
 	HOLDFAST_FAILOVERS=50 $(GO) test -count 1 -v -run 'TestFailoverWithGrace$$|TestHolderSurvives' -timeout 60m ./redislock
 	HOLDFAST_PGLOCK_ROUNDS=1000 $(GO) test -count 1 -race -run TestServer -timeout 30m ./pglock/interoptest
 	HOLDFAST_HISTORY=60s $(GO) test -count 1 -v -run 'TestEnsemble/History' -timeout 10m ./zklock

@@ -34,11 +34,17 @@
 //   - nothing is evicted or flushed, and no client of another library takes part: those know of
 //     no grace.
 //
+// # Quorum
+//
+// A [Quorum] takes exclusive locks on a majority of independent servers, so that a minority of
+// them may fail and nothing has to fail over. [NewQuorum] makes one on clients that are open
+// already, [OpenQuorum] with clients of its own, and holdfast.Open for redlock and redlocks.
+//
 // # What it does not do
 //
 // It cannot stop a holder that was paused past the end of its lease: only a resource that checks
 // [driver.Grant.Fence] can. Fences come from a counter on the server and the callers' clocks in
-// µs, whichever is ahead: their order survives lost data only while clocks are sane. It does not
-// take a majority of independent servers, and it refuses a Ring. Clients of other libraries do
+// µs, whichever is ahead: their order survives lost data only while clocks are sane. It
+// refuses a Ring. Clients of other libraries do
 // not queue, and may take a lock that has just become free before those who wait.
 package redislock

@@ -100,3 +100,46 @@ func ExampleEngine_ACL() {
 	fmt.Println(rule, "+…")
 	// Output: ACL SETUSER app on ~holdfast.* ~billing:* &holdfast.* -@all +…
 }
+
+// On five servers that know nothing of each other. NewQuorum sends nothing.
+func ExampleNewQuorum() {
+	var clients []redis.UniversalClient
+	for _, addr := range []string{"h1:6379", "h2:6379", "h3:6379", "h4:6379", "h5:6379"} {
+		client := redis.NewClient(&redis.Options{Addr: addr})
+		defer client.Close()
+		clients = append(clients, client)
+	}
+	e, err := redislock.NewQuorum(clients, redislock.QuorumConfig{})
+	if err != nil {
+		log.Fatal(err)
+	}
+	hf, err := holdfast.New(e, holdfast.Config{})
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer hf.Close() // before the clients are closed
+
+	fmt.Println(e.Capabilities().DefaultTTL, e.Capabilities().MaxTTL)
+	// Output: 10s 30s
+}
+
+// Why a majority could not be had, node by node.
+func ExampleQuorumError() {
+	ctx := context.Background()
+	hf, err := holdfast.Open(ctx, "redlock://app:secret@h1:6379,h2:6379,h3:6379", holdfast.Config{})
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer hf.Close()
+	lease, err := hf.Mutex("invoice:2026").TryLock(ctx)
+	var quorum *redislock.QuorumError
+	switch {
+	case err == nil:
+		defer lease.Unlock()
+	case errors.As(err, &quorum):
+		log.Print(quorum.Status)
+		for _, n := range quorum.Nodes {
+			log.Print(n.Addr, n.Status, n.Err)
+		}
+	}
+}

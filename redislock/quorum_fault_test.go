@@ -267,6 +267,40 @@ func TestQuorumMajorityForgets(t *testing.T) {
 	h.serving(e, 5)
 }
 
+// TestQuorumMembership: with the steps of docs/operations.md another set of nodes takes over, and
+// fences go on growing. Whoever still uses the old set is refused.
+func TestQuorumMembership(t *testing.T) {
+	h := newHouse(t)
+	old := h.engine()
+	defer old.Close()
+	req := ask("name", shortTTL)
+	g, err := old.Acquire(h.patience(), req)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := old.Release(h.patience(), req.Claim(g)); err != nil {
+		t.Fatal(err)
+	}
+	// Two of the five leave, two new ones come.
+	h.servers = append(h.servers[2:], nodes(t, 2, testserver.RedisOptions{})...)
+	for _, s := range h.servers {
+		must(t, s, "DEL", "holdfast.node")
+	}
+	c, e := h.process()
+	if err := e.Init(h.patience()); !isInvalid(err) {
+		t.Errorf("Init of nodes that were used: %v", err)
+	}
+	l := h.lock2(c, "name")
+	if l.Fence() <= g.Fence {
+		t.Errorf("fence %d after %d", l.Fence(), g.Fence)
+	}
+	if _, err := old.Acquire(h.patience(), ask("name", shortTTL)); !isInvalid(err) {
+		t.Errorf("a client of the old set: %v", err)
+	}
+	h.unlock(l)
+	h.serving(e, 5)
+}
+
 // empty takes their data from servers, all of which are down at a time: none is healed before
 // the others have forgotten.
 func (h *house) empty(servers []*testserver.RedisServer) {

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	mathrand "math/rand/v2"
+	"slices"
 	"sync"
 	"time"
 
@@ -293,7 +294,8 @@ func (q *Quorum) Init(ctx context.Context) error {
 		}
 	}
 	nodes := reporting(all)
-	if q.size.Needs(nodes) != protocol.Found {
+	used := slices.ContainsFunc(nodes, func(n protocol.NodeStatus) bool { return n.Top > 0 })
+	if used || q.size.Needs(nodes) != protocol.Found {
 		return driver.Failf(driver.Invalid, "nothing was written: nodes have been used before; see holdfast doctor for what they need")
 	}
 	if err := q.seed(ctx, nodes, protocol.Foundation(nodes), "none"); err != nil {
