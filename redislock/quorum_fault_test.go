@@ -267,6 +267,43 @@ func TestQuorumMajorityForgets(t *testing.T) {
 	h.serving(e, 5)
 }
 
+// TestQuorumLateGrant: what a slow node grants to who does not need it any more goes back at once,
+// not at the end of its TTL.
+func TestQuorumLateGrant(t *testing.T) {
+	t.Parallel()
+	h := &house{T: t, servers: nodes(t, 3, testserver.RedisOptions{}), cfg: redislock.QuorumConfig{MaxTTL: labTTL}}
+	found(t, addrsOf(h.servers), h.cfg)
+	e := h.engine()
+	defer e.Close()
+	slow := h.servers[2]
+	nowhere := func(key string) {
+		t.Helper()
+		for _, s := range h.servers {
+			comesTrue(t, key+" is free at every node", func() bool { return must(t, s, "EXISTS", key) == int64(0) })
+		}
+	}
+	won := ask("won", labTTL)
+	slow.Pause()
+	g, err := e.Acquire(h.patience(), won)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := e.Release(h.patience(), won.Claim(g)); err != nil {
+		t.Fatal(err)
+	}
+	slow.Resume()
+	nowhere("holdfast:won")
+
+	must(t, h.servers[0], "SET", "holdfast:lost", "theirs")
+	slow.Pause()
+	if _, err := e.Acquire(h.patience(), ask("lost", labTTL)); err == nil {
+		t.Fatal("granted by one of three")
+	}
+	slow.Resume()
+	must(t, h.servers[0], "DEL", "holdfast:lost")
+	nowhere("holdfast:lost")
+}
+
 // TestQuorumMembership: with the steps of docs/operations.md another set of nodes takes over, and
 // fences go on growing. Whoever still uses the old set is refused.
 func TestQuorumMembership(t *testing.T) {
