@@ -152,6 +152,13 @@ func (w *nodeTwin) request(k *quorumTry) model.QuorumRequest {
 	switch n := w.r.IntN(20); {
 	case n < 9:
 		q.Op, q.A = pick[byte](w.r, 'x', 'X'), k.span
+		q.B = w.node.Micros + pick[int64](w.r, 0, 0, 0, 5, -1e6, 1e6)
+		if w.r.IntN(300) == 0 {
+			q.B += 1e15 // a clock that is years ahead
+		}
+		if q.Op == 'X' {
+			q.At = w.node.Micros - w.r.Int64N(1e6)
+		}
 	case n < 13:
 		q.Op, q.A, q.B = 'v', near(), pick(w.r, 1, k.span)
 	case n < 14:
@@ -169,9 +176,11 @@ func (w *nodeTwin) request(k *quorumTry) model.QuorumRequest {
 
 func opOf(q *model.QuorumRequest) string {
 	switch q.Op {
-	case 'x', 'X', 'b':
-		return fmt.Sprintf("%c%d", q.Op, q.A)
-	case 'v', 'm':
+	case 'X':
+		return fmt.Sprintf("X%d %d %d", q.A, q.B, q.At)
+	case 'b':
+		return fmt.Sprintf("b%d", q.A)
+	case 'x', 'v', 'm':
 		return fmt.Sprintf("%c%d %d", q.Op, q.A, q.B)
 	}
 	return string(q.Op)
@@ -207,10 +216,6 @@ func (w *nodeTwin) step() {
 func (w *nodeTwin) requestStep() {
 	w.t.Helper()
 	call := model.QuorumCall{Constants: w.constants(), Epoch: w.epochs[len(w.epochs)-1], Inbox: pick(w.r, callers...)}
-	call.Micros = w.node.Micros + pick[int64](w.r, 0, 0, 0, 5, -1e6, 1e6)
-	if w.r.IntN(300) == 0 {
-		call.Micros += 1e15 // a clock that is years ahead
-	}
 	if w.r.IntN(20) == 0 {
 		call.Epoch = pick(w.r, w.epochs...)
 	}
@@ -222,7 +227,7 @@ func (w *nodeTwin) requestStep() {
 	}
 	w.log = append(w.log, fmt.Sprintf("%d %s %+v", w.node.Micros, w.node.Term, call))
 	args := []string{"EVALSHA", w.script, strconv.Itoa(2 + len(asked)), "holdfast.node", "holdfast.top"}
-	tail := []string{call.Constants.String(), call.Epoch, strconv.FormatInt(call.Micros, 10), call.Inbox}
+	tail := []string{call.Constants.String(), call.Epoch, call.Inbox}
 	for i := range call.Requests {
 		q := &call.Requests[i]
 		args = append(args, model.QuorumKey(q.Lock))

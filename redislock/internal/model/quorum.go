@@ -34,6 +34,7 @@ type Quorum struct {
 	Stale   bool // what it loses may be its last steps only
 	Copies  int  // of first requests
 	Renews  int  // rounds of each holder
+	Moves   bool // a holder may ask for another number, once
 	Clamps  bool // a node may not accept the clock that is proposed
 	AtOnce  bool // healers look at all nodes at once
 	RunOut  bool // counters may run out
@@ -101,6 +102,7 @@ type attempt struct {
 	asked       uint8 // the epoch of its first round
 	epoch       uint8 // of the round
 	first, last uint8 // its numbers
+	next        uint8 // the number that it asks for besides, and was given once it is not moving
 	won         bool  // they were handed out
 	vouched     bool  // there was a round that asked for vouches
 	need        uint8 // what was handed out before it began
@@ -117,6 +119,7 @@ const (
 	vouching
 	holding
 	renewing
+	moving
 	ended
 )
 
@@ -387,9 +390,7 @@ func (w *Quorum) decide(s *QuorumState, a int, emit func(QuorumState, string, in
 		}
 		t := *s
 		for b := range w.Tries {
-			if o := &s.tries[b]; o.won {
-				t.tries[a].need = max(t.tries[a].need, o.last)
-			}
+			t.tries[a].need = max(t.tries[a].need, s.tries[b].most())
 		}
 		w.begin(&t, a, asking, emit, "begins")
 	case asking:
@@ -410,15 +411,12 @@ func (w *Quorum) decide(s *QuorumState, a int, emit func(QuorumState, string, in
 			emit(t, "has won", a, 0)
 		}
 	case holding:
-		if k.renews > 0 {
+		w.goesOn(s, a, emit)
+	case moving:
+		if q.Vouched(round) == protocol.Won {
 			t := *s
-			t.tries[a].renews--
-			for b := range w.Tries {
-				if o := &s.tries[b]; b != a && o.won && o.last > k.last {
-					t.tries[a].overtaken = true
-				}
-			}
-			w.begin(&t, a, renewing, emit, "begins to renew")
+			w.moved(&t, a)
+			emit(t, "has moved", a, 0)
 		}
 	case renewing:
 		w.renewed(s, a, q.Renewal(round), emit)
@@ -438,7 +436,7 @@ func (w *Quorum) wins(s *QuorumState, a int) {
 		return
 	}
 	for b := range w.Tries {
-		if o := &s.tries[b]; b != a && o.won && o.first <= k.last && k.first <= o.last {
+		if o := &s.tries[b]; b != a && o.won && (o.first <= k.last && k.first <= o.last || o.most() >= k.first && o.most() <= k.last) {
 			s.wrong = duplicate
 		}
 	}
@@ -448,6 +446,56 @@ func (w *Quorum) wins(s *QuorumState, a int) {
 	k.stage, k.won, k.need, k.age = holding, true, 0, 0
 	w.forget(s, a)
 	w.alone(s)
+}
+
+// goesOn is what a holder may begin: a renewal, or to ask for another number.
+func (w *Quorum) goesOn(s *QuorumState, a int, emit func(QuorumState, string, int, int)) {
+	k := &s.tries[a]
+	if k.renews > 0 {
+		t := *s
+		t.tries[a].renews--
+		for b := range w.Tries {
+			if b != a && s.tries[b].most() > k.most() {
+				t.tries[a].overtaken = true
+			}
+		}
+		w.begin(&t, a, renewing, emit, "begins to renew")
+	}
+	if w.Moves && k.next == 0 {
+		t := *s
+		n := &t.tries[a]
+		n.next = k.last + 1
+		for b := range w.Tries {
+			n.need = max(n.need, s.tries[b].most())
+		}
+		w.begin(&t, a, moving, emit, "begins to move")
+	}
+}
+
+// most is the largest number that was handed out to the attempt, 0 for none.
+func (k *attempt) most() uint8 {
+	switch {
+	case !k.won:
+		return 0
+	case k.next > 0 && k.stage != moving:
+		return k.next
+	}
+	return k.last
+}
+
+// moved hands out the number that a holder asked for, and looks whether that is right.
+func (w *Quorum) moved(s *QuorumState, a int) {
+	k := &s.tries[a]
+	for b := range w.Tries {
+		if o := &s.tries[b]; b != a && o.won && (o.first <= k.next && k.next <= o.last || o.most() == k.next) {
+			s.wrong = duplicate
+		}
+	}
+	if k.next <= k.need {
+		s.wrong = disorder
+	}
+	k.stage, k.need = holding, 0
+	w.forget(s, a)
 }
 
 // believes lets an attempt hold from when its round began, if there is time left of that.

@@ -15,6 +15,8 @@ const (
 	RenewByToken
 	// RenewTakesBack enters a key anew that has run out.
 	RenewTakesBack
+	// MoveWhateverWasSince moves a vouch though the token was granted more numbers since.
+	MoveWhateverWasSince
 	// SpanCountsOnce raises the counter by one number for a span, whatever the clock says.
 	SpanCountsOnce
 	// CountersRunOut: a counter is gone and nothing stands in for it.

@@ -1,6 +1,7 @@
 package model
 
 import (
+	"cmp"
 	"slices"
 	"strings"
 
@@ -25,10 +26,10 @@ type QuorumNode struct {
 	Published []string // by the last call: inbox and message
 	Flaws     QuorumFlaws
 
-	ms, now int64 // the clocks: the node's, and what the caller proposes
-	state   protocol.NodeState
-	epoch   string
-	left    int64
+	ms    int64
+	state protocol.NodeState
+	epoch string
+	left  int64
 }
 
 // QuorumRecord is what a node keeps about itself.
@@ -60,7 +61,6 @@ type QuorumWaiter struct {
 type QuorumCall struct {
 	Constants protocol.QuorumConstants
 	Epoch     string
-	Micros    int64 // the caller's clock
 	Inbox     string
 	Requests  []QuorumRequest
 }
@@ -70,6 +70,7 @@ type QuorumRequest struct {
 	Lock int // index
 	Op   byte
 	A, B int64
+	At   int64 // of X: when who asks arrived
 	ID   string
 	TTL  int64
 }
@@ -162,7 +163,6 @@ func (n *QuorumNode) Call(c *QuorumCall, words []QuorumWord) (head protocol.Node
 	if n.state != protocol.Blank && n.Record.Constants != c.Constants {
 		return head, false
 	}
-	n.now = min(c.Micros, (n.Micros/1_000_000+aheadOf)*1_000_000)
 	for turn := 1; turn <= 3; turn++ {
 		for i := range c.Requests {
 			if q := &c.Requests[i]; turnOf(q.Op) == turn {
@@ -229,14 +229,15 @@ func (l *QuorumLock) signed(token string) bool {
 func (l *QuorumLock) last() int64 { return l.Value.First + l.Value.More }
 
 func (n *QuorumNode) acquire(l *QuorumLock, q *QuorumRequest, inbox string) QuorumWord {
-	wait := q.Op == 'X'
+	wait, now := q.Op == 'X', min(q.B, (n.Micros/1_000_000+aheadOf)*1_000_000)
 	if l.Kind == Wrong {
 		return word(protocol.Failed, 0)
 	}
 	if l.Kind == Exclusive {
 		if !l.signed(tokenOf(q.ID)) || l.last() <= n.floor() {
 			if wait {
-				n.enlist(l, inbox)
+				l.enlist(inbox, q.At)
+				l.WaitEnds = n.ms + 60000
 			}
 			w := word(protocol.Held, -1)
 			if l.Ends > 0 {
@@ -254,12 +255,12 @@ func (n *QuorumNode) acquire(l *QuorumLock, q *QuorumRequest, inbox string) Quor
 	if l.Count > 0 {
 		c = max(l.Count, n.floor())
 	}
-	span := max(1, min(q.A, n.now-c))
+	span := max(1, min(q.A, now-c))
 	step := span
 	if n.Flaws.Has(SpanCountsOnce) {
 		span, step = q.A, 1
 	}
-	last := max(c+step, n.now)
+	last := max(c+step, now)
 	if !n.raise(last) {
 		return word(protocol.Failed, 0)
 	}
@@ -274,17 +275,12 @@ func (n *QuorumNode) acquire(l *QuorumLock, q *QuorumRequest, inbox string) Quor
 	return w
 }
 
-func (n *QuorumNode) enlist(l *QuorumLock, inbox string) {
-	if !slices.ContainsFunc(l.Waiting, func(w QuorumWaiter) bool { return w.Inbox == inbox }) {
-		l.Waiting = append(l.Waiting, QuorumWaiter{inbox, n.Micros})
-		slices.SortFunc(l.Waiting, func(a, b QuorumWaiter) int {
-			if a.Order != b.Order {
-				return int(a.Order - b.Order)
-			}
-			return strings.Compare(a.Inbox, b.Inbox)
-		})
-	}
-	l.WaitEnds = n.ms + 60000
+func (l *QuorumLock) enlist(inbox string, at int64) {
+	l.strike(inbox)
+	l.Waiting = append(l.Waiting, QuorumWaiter{inbox, at})
+	slices.SortFunc(l.Waiting, func(a, b QuorumWaiter) int {
+		return cmp.Or(cmp.Compare(a.Order, b.Order), strings.Compare(a.Inbox, b.Inbox))
+	})
 }
 
 func (l *QuorumLock) strike(inbox string) bool {
@@ -325,18 +321,18 @@ func (n *QuorumNode) move(l *QuorumLock, q *QuorumRequest) QuorumWord {
 	if !l.signed(tokenOf(q.ID)) {
 		return word(protocol.Nothing, 0)
 	}
-	if c := max(l.last(), n.floor()); c != q.A && c != q.B || q.A > q.B {
+	if c := max(l.last(), n.floor()); !n.Flaws.Has(MoveWhateverWasSince) && (c != q.A && c != q.B || q.A > q.B) {
 		return word(protocol.Higher, c)
 	}
 	return n.set(l, q.B, q.B, q.TTL)
 }
 
-func (n *QuorumNode) wake(l *QuorumLock, key string) {
+func (n *QuorumNode) wake(l *QuorumLock, what string) {
 	for len(l.Waiting) > 0 {
 		inbox := l.Waiting[0].Inbox
 		l.Waiting = slices.Delete(l.Waiting, 0, 1)
 		if n.Listens != nil && n.Listens(inbox) {
-			n.Published = append(n.Published, inbox+" free "+key)
+			n.Published = append(n.Published, inbox+" free "+what)
 			return
 		}
 	}
@@ -348,7 +344,7 @@ func (n *QuorumNode) release(l *QuorumLock, q *QuorumRequest) QuorumWord {
 	}
 	l.free()
 	if q.Op == 'r' {
-		n.wake(l, QuorumKey(q.Lock))
+		n.wake(l, tokenOf(q.ID)+" "+QuorumKey(q.Lock))
 	}
 	return word(protocol.Done, 0)
 }
@@ -356,7 +352,7 @@ func (n *QuorumNode) release(l *QuorumLock, q *QuorumRequest) QuorumWord {
 func (n *QuorumNode) leave(l *QuorumLock, q *QuorumRequest, inbox string) QuorumWord {
 	was := l.strike(inbox)
 	if l.Kind == Free {
-		n.wake(l, QuorumKey(q.Lock))
+		n.wake(l, "- "+QuorumKey(q.Lock))
 	}
 	if was {
 		return word(protocol.Done, 0)
@@ -379,7 +375,7 @@ func (n *QuorumNode) breakUp(l *QuorumLock, q *QuorumRequest) QuorumWord {
 	}
 	n.Audit = append(n.Audit, itoa(n.Micros/1_000_000)+" "+q.ID)
 	l.free()
-	n.wake(l, QuorumKey(q.Lock))
+	n.wake(l, "- "+QuorumKey(q.Lock))
 	return w
 }
 

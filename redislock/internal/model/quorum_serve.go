@@ -112,13 +112,18 @@ func (w *Quorum) ask(s *QuorumState, a, j int, op byte, epoch uint8, clock uint8
 	}
 	switch op {
 	case 'x':
-		q.A = int64(w.Tries[a].Span)
+		q.A, q.B = int64(w.Tries[a].Span), int64(clock)
 	case 'v':
 		q.A, q.B = int64(k.last), int64(k.last-k.first)+1
 	case 'e':
 		q.Op, q.A, q.B = 'v', int64(k.last), 1
+		if k.next > 0 {
+			q.A = int64(k.next)
+		}
+	case 'm':
+		q.A, q.B = int64(k.last), int64(k.next)
 	}
-	w.call.Requests[0], w.call.Micros, w.call.Epoch = q, int64(clock), epochNames[epoch]
+	w.call.Requests[0], w.call.Epoch = q, epochNames[epoch]
 	if w.Flaws.Has(EpochsMix) {
 		w.call.Epoch = nameOf(c)
 	}
@@ -169,6 +174,15 @@ func (w *Quorum) messages(s *QuorumState, a, j int, emit func(QuorumState, strin
 	}
 	if !k.vouched {
 		return
+	}
+	if k.next > 0 { // it may be late
+		t := *s
+		r := w.ask(&t, a, j, 'm', k.epoch, 0)
+		emit(t, "moves without an answer", a, j)
+		if k.stage == moving {
+			w.answer(&t, a, j, r, "moves", emit)
+			return
+		}
 	}
 	op := byte('v')
 	if k.stage == renewing {

@@ -42,6 +42,7 @@ func TestQuorumBugs(t *testing.T) {
 		{"RenewalTakesBack", renewed, RenewTakesBack, revival},
 		{"OneTokenForTwoAttempts", three, OneToken, duplicate},
 		{"MinorityIsEnough", three, Minority, disorder},
+		{"MoveWhateverWasSince", Quorum{Nodes: 3, Tries: plain2, Moves: true, Copies: 1}, MoveWhateverWasSince, duplicate},
 		{"SpanCountsOnce", Quorum{Nodes: 3, Tries: spans2}, SpanCountsOnce, disorder},
 		{"CountersRunOut", Quorum{Nodes: 3, Tries: plain2, RunOut: true}, CountersRunOut, disorder},
 		{"ForgetsWithoutEpoch", forgetting(3, plain2, 1, 0), NoEpoch, disorder},
@@ -77,6 +78,8 @@ func TestQuorum(t *testing.T) {
 	}{
 		{"Copies", false, Quorum{Nodes: 3, Tries: plain2, Copies: 1}},
 		{"Renewals", false, Quorum{Nodes: 3, Tries: plain2, Renews: 2}},
+		{"Moves", false, Quorum{Nodes: 3, Tries: plain2, Moves: true}},
+		{"MovesAndCopies", true, Quorum{Nodes: 3, Tries: plain2, Moves: true, Renews: 1, Copies: 1}},
 		{"Spans", false, Quorum{Nodes: 3, Tries: spans2, Clamps: true}},
 		{"CountersRunOut", false, Quorum{Nodes: 3, Tries: plain2, RunOut: true}},
 		{"FourNodes", false, Quorum{Nodes: 4, Tries: plain2}},
