@@ -12,10 +12,12 @@ import (
 	"github.com/holdfast-go/holdfast/filelock"
 
 	// The engines that the program knows. Each registers its URL schemes.
+	_ "github.com/holdfast-go/holdfast/etcdlock"
 	_ "github.com/holdfast-go/holdfast/memlock"
 	_ "github.com/holdfast-go/holdfast/mysqllock"
 	_ "github.com/holdfast-go/holdfast/pglock"
 	_ "github.com/holdfast-go/holdfast/redislock"
+	_ "github.com/holdfast-go/holdfast/zklock"
 )
 
 // Clients of engines write nothing to stderr by themselves: what went wrong is in the error,
