@@ -104,15 +104,14 @@ func (c Config) validate() error {
 			errs = append(errs, fmt.Errorf(format, args...))
 		}
 	}
-	if why := badRoot(c.Root); why != "" {
-		errs = append(errs, fmt.Errorf("Root is %.64q: %s", c.Root, why))
-	}
+	why := badRoot(c.Root)
+	check(why != "", "Root is %.64q: %s", c.Root, why)
 	check(c.Recipe > ReadWrite, "Recipe is %d: use one of the constants", c.Recipe)
 	check(c.SessionTimeout < sessionShare*MinTTL || c.SessionTimeout > time.Hour || c.SessionTimeout%time.Millisecond != 0,
 		"SessionTimeout is %v: it must be %v to 1h, in whole milliseconds", c.SessionTimeout, sessionShare*MinTTL)
 	check(c.Timeout < 10*time.Millisecond || c.Timeout > c.SessionTimeout/3,
 		"Timeout is %v: it must be 10ms to a third of SessionTimeout, which is %v", c.Timeout, c.SessionTimeout)
-	check((c.User == "") != (c.Password == ""), "User and Password: set both or neither")
+	check((c.User == "") != (c.Password == ""), "either User or Password is missing: set both or neither")
 	check(strings.Contains(c.User, ":"), "User contains a colon: digest authentication has no room for it")
 	check(len(c.ACL) == 0, "ACL is empty: nobody could touch the nodes; leave it nil for the default")
 	if len(errs) > 0 {

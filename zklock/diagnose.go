@@ -108,7 +108,7 @@ func (e *Engine) diagnoseSession(d *driver.Diagnosis, ttl time.Duration) {
 
 // diagnoseNodes takes a lock of its own and gives it back.
 func (e *Engine) diagnoseNodes(ctx context.Context, d *driver.Diagnosis, ttl time.Duration) {
-	name := "holdfast-doctor-" + strings.Trim(protected(), protection+"-")
+	name := "holdfast-doctor-" + rand.Text()
 	req := driver.Request{Name: name, Mode: driver.Exclusive, Owner: "doctor", TTL: min(max(ttl, MinTTL), e.caps.MaxTTL), Span: 1}
 	rand.Read(req.Token[:])
 	g, err := e.Acquire(ctx, req)

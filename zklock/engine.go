@@ -111,7 +111,7 @@ func (e *Engine) Close() error {
 	close(e.done)
 	e.mu.Unlock()
 	e.session.close()
-	e.work.Wait()
+	e.work.Wait() // and only then, for each may begin calls of the library until it ends
 	e.session.calls.Wait()
 	return nil
 }

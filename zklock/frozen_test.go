@@ -73,7 +73,7 @@ func holdAndTell(url string) int {
 func testFrozen(t *testing.T, s *testserver.ZooKeeperServer) {
 	l := newLab(t, s.Addr(), brief)
 	cmd := exec.Command(os.Args[0])
-	cmd.Env = append(os.Environ(), frozenURL+"=zk://"+s.Addr()+l.cfg.Root+"?session-timeout=3s&timeout=500ms")
+	cmd.Env = append(os.Environ(), frozenURL+"=zk://"+s.Addr()+l.cfg.Root+"?session-timeout=9s&timeout=1s")
 	out, err := cmd.StdoutPipe()
 	if err != nil {
 		t.Fatal(err)

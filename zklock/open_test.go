@@ -25,7 +25,7 @@ func TestOpenRefuses(t *testing.T) {
 		"zk://h/a/../b":                      "empty elements",
 		"zk://h/é":                           "ASCII",
 		"zk://u:geheim@h/a#b":                "of the form",
-		"zk://geheim@h":                      "User and Password",
+		"zk://geheim@h":                      "User or Password",
 		"zk://h?recipe=geheim1":              "mutex or read-write",
 		"zk://h?session-timeout=1ms":         "SessionTimeout is 1ms",
 		"zk://h?session-timeout=2h":          "SessionTimeout is 2h",

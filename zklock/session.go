@@ -188,13 +188,6 @@ func (s *session) is(id int64) bool {
 	return s.id == id && id != 0
 }
 
-// changes returns what is closed at the next change.
-func (s *session) changes() <-chan struct{} {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.changed
-}
-
 // expect lets the creation of that path, which nobody else creates, be followed.
 func (s *session) expect(path string) *creation {
 	c := &creation{written: make(chan struct{})}
@@ -213,7 +206,8 @@ func (s *session) creationOf(path string) *creation {
 	return c
 }
 
-// close ends the session. The servers are told, where there is a connection.
+// close ends the session, and the library's calls with it. The servers are told, where there is
+// a connection.
 func (s *session) close() {
 	s.conn.Close()
 	s.update(func() {
@@ -222,7 +216,6 @@ func (s *session) close() {
 			s.wire.Close()
 		}
 	})
-	s.calls.Wait()
 }
 
 // result is what a call of the library came to.
