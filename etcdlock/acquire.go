@@ -173,7 +173,7 @@ func (r *request) ask(ctx context.Context) error {
 
 // send sends a transaction that writes the request's key.
 func (r *request) send(ctx context.Context, t *txn) (answer, error) {
-	t.name, t.session, t.lease = r.Name, r.session, r.lease
+	t.name, t.lease = r.Name, r.lease
 	return r.engine.sender.send(ctx, t)
 }
 

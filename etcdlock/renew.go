@@ -176,7 +176,7 @@ func (s *session) move(ctx context.Context, l *lease, batch []renewal) []renewal
 			[]clientv3.Op{clientv3.OpPut(c.place.key, c.note.encode(), clientv3.WithLease(l.id))},
 			[]clientv3.Op{clientv3.OpGet(c.place.key)})
 	}
-	a, err := e.transact(ctx, &txn{then: ops, session: s, lease: l})
+	a, err := e.transact(ctx, &txn{then: ops, lease: l})
 	var moved []renewal
 	for i, r := range batch {
 		if err != nil {

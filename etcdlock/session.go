@@ -130,19 +130,10 @@ func (s *session) grant(a *attempt) {
 	close(a.done)
 }
 
-// giveUp has what comes from now on hang on another lease than l. It is called when a write
-// that hangs on l may yet take effect, or a key of l could not be deleted. The claims that
-// stand move to the new lease when they are renewed; whatever is left dies with l, which
-// nobody renews any more.
-func (s *session) giveUp(l *lease) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.lease == l {
-		s.lease = nil
-	}
-}
-
-// giveUp is giveUp of the session whose lease it is.
+// giveUp has what comes from now on hang on another lease than that one. It is called when a
+// write that hangs on it may yet take effect, or a key of it could not be deleted. The claims
+// that stand move to the new lease when they are renewed; whatever is left dies with the old
+// one, which nobody renews any more.
 func (e *Engine) giveUp(id clientv3.LeaseID) {
 	e.mu.Lock()
 	sessions := slices.Collect(maps.Values(e.sessions))

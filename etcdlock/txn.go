@@ -19,9 +19,8 @@ type txn struct {
 	cmps            []clientv3.Cmp
 	then, otherwise []clientv3.Op
 
-	name    string // what a batch has one transaction of
-	session *session
-	lease   *lease // of the keys that it writes, nil when it writes none
+	name  string // what a batch has one transaction of
+	lease *lease // of the keys that it writes, nil when it writes none
 
 	done   chan struct{} // closed when answer and err are set, for one that waits in the sender
 	answer answer
@@ -71,7 +70,7 @@ func (e *Engine) explain(t *txn, err error) error {
 	}
 	d := e.failure(err)
 	if t.lease != nil && d.Outcome != driver.NotApplied {
-		t.session.giveUp(t.lease)
+		e.giveUp(t.lease.id)
 	}
 	return d
 }
