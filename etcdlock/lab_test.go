@@ -49,7 +49,7 @@ func (l *lab) raw(addrs ...string) *clientv3.Client {
 // engine returns an engine on those addresses, as a process has one.
 func (l *lab) engine(addrs ...string) *etcdlock.Engine {
 	l.Helper()
-	e, err := etcdlock.New(l.raw(addrs...), etcdlock.Config{Timeout: 2 * time.Second})
+	e, err := etcdlock.New(l.raw(addrs...), etcdlock.Config{})
 	if err != nil {
 		l.Fatal(err)
 	}

@@ -181,44 +181,63 @@ func (s *sender) take() (batch []*txn) {
 
 // flush sends a batch and hands out the answers.
 func (s *sender) flush(batch []*txn) {
+	a, err := s.commit(batch)
+	switch {
+	case len(batch) > 1 && leaseIsGone(err):
+		// Those that write have that lease in common. The others are not to suffer for it.
+		rest := slices.DeleteFunc(slices.Clone(batch), func(t *txn) bool { return t.lease != nil })
+		for _, t := range batch {
+			if t.lease != nil {
+				t.err = err
+				close(t.done)
+			}
+		}
+		if len(rest) > 0 {
+			s.flush(rest)
+		}
+	case len(batch) > 1 && refusedByContent(err):
+		s.flush(batch[:len(batch)/2])
+		s.flush(batch[len(batch)/2:])
+	default:
+		for i, t := range batch {
+			if t.err = err; err == nil {
+				t.answer = a[i]
+			}
+			close(t.done)
+		}
+	}
+}
+
+// commit sends a batch, one transaction as it is and several within one.
+func (s *sender) commit(batch []*txn) ([]answer, error) {
 	e := s.engine
 	ctx, cancel := e.bound(context.Background())
 	defer cancel()
 	if len(batch) == 1 {
-		s.flushAlone(ctx, batch[0])
-		return
+		a, err := e.commit(ctx, batch[0])
+		return []answer{a}, err
 	}
 	all := &txn{then: make([]clientv3.Op, len(batch))}
 	for i, t := range batch {
 		all.then[i] = clientv3.OpTxn(t.cmps, t.then, t.otherwise)
 	}
 	a, err := e.commit(ctx, all)
-	if refusedByContent(err) {
-		// One of them is why, and the others are not to suffer for it.
-		for _, t := range batch {
-			s.flushAlone(ctx, t)
-		}
-		return
+	if err != nil {
+		return nil, err
 	}
-	for i, t := range batch {
-		if t.err = err; err == nil {
-			resp := a.responses[i].GetResponseTxn()
-			t.answer = answer{a.sent, a.revision, a.term, resp.Succeeded, resp.Responses}
-		}
-		close(t.done)
+	answers := make([]answer, len(batch))
+	for i := range batch {
+		resp := a.responses[i].GetResponseTxn()
+		answers[i] = answer{a.sent, a.revision, a.term, resp.Succeeded, resp.Responses}
 	}
+	return answers, nil
 }
 
-func (s *sender) flushAlone(ctx context.Context, t *txn) {
-	t.answer, t.err = s.engine.commit(ctx, t)
-	close(t.done)
-}
-
-// refusedByContent reports whether a call was refused because of what is in it, and nothing
+// refusedByContent reports whether a call was refused because of something in it, and nothing
 // was done.
 func refusedByContent(err error) bool {
 	return slices.ContainsFunc([]error{
-		rpctypes.ErrLeaseNotFound, rpctypes.ErrPermissionDenied, rpctypes.ErrTooManyOps, rpctypes.ErrRequestTooLarge,
+		rpctypes.ErrPermissionDenied, rpctypes.ErrTooManyOps, rpctypes.ErrRequestTooLarge,
 	}, func(known error) bool { return errors.Is(err, known) })
 }
 
