@@ -1,0 +1,44 @@
+package redislock_test
+
+import (
+	"testing"
+	"time"
+
+	"github.com/holdfast-go/holdfast"
+	"github.com/holdfast-go/holdfast/internal/testserver"
+	"github.com/holdfast-go/holdfast/redislock"
+)
+
+// TestQuorumClocksStep: the clocks of a minority step, forward so that leases run out there, and
+// back. Leases live on by the others, nobody else gets in, and fences grow.
+func TestQuorumClocksStep(t *testing.T) {
+	t.Parallel()
+	h := &house{T: t, servers: nodes(t, 5, testserver.RedisOptions{OwnClock: true}), cfg: redislock.QuorumConfig{MaxTTL: shortTTL}}
+	found(t, addrsOf(h.servers), h.cfg)
+	a, _ := h.process()
+	b, _ := h.process()
+	held := h.lock(a, "held")
+	last := held.Fence()
+	for _, ahead := range []time.Duration{2 * time.Hour, -2 * time.Hour, 0} {
+		for _, s := range h.servers[1:3] {
+			s.SetClock(ahead)
+		}
+		h.refused(b, "held")
+		for i := range 6 {
+			l := h.lock([]*holdfast.Client{a, b}[i%2], "other")
+			if l.Fence() <= last {
+				t.Errorf("clocks %v ahead: fence %d after %d", ahead, l.Fence(), last)
+			}
+			last = l.Fence()
+			h.unlock(l)
+		}
+		h.outlives(held, shortTTL)
+		h.refused(b, "held")
+	}
+	h.unlock(held)
+	again := h.lock(b, "held")
+	if again.Fence() <= held.Fence() {
+		t.Errorf("fence %d after %d", again.Fence(), held.Fence())
+	}
+	h.unlock(again)
+}
