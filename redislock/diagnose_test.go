@@ -185,7 +185,8 @@ func TestDiagnosePermissions(t *testing.T) {
 	}
 }
 
-// TestNeedsAreComplete: what the scripts carry out is what is tried, and what ACL names.
+// TestNeedsAreComplete: what the scripts carry out is what is tried, and what ACL names; for the
+// nodes of a quorum, which try nothing, what its own ACL names.
 func TestNeedsAreComplete(t *testing.T) {
 	files, err := filepath.Glob("lua/*.lua")
 	if err != nil || len(files) == 0 {
@@ -196,13 +197,23 @@ func TestNeedsAreComplete(t *testing.T) {
 	rule := e.ACL("app") + " "
 	tried := redislock.Needs(e)
 	found := 0
+	q := quorumOn(t, []string{"h1:1", "h2:1", "h3:1"}, redislock.QuorumConfig{})
+	defer q.Close()
+	ofQuorum := q.ACL("app") + " "
 	for _, file := range files {
+		quorum := strings.HasPrefix(filepath.Base(file), "quorum")
 		text, err := os.ReadFile(file)
 		if err != nil {
 			t.Fatal(err)
 		}
 		for _, m := range regexp.MustCompile(`redis\.p?call\('(\w+)'`).FindAllStringSubmatch(string(text), -1) {
 			found++
+			if quorum {
+				if !strings.Contains(ofQuorum, "+"+strings.ToLower(m[1])+" ") {
+					t.Errorf("%s carries out %s, which the ACL of a quorum does not allow", file, m[1])
+				}
+				continue
+			}
 			if !slices.Contains(tried, m[1]) {
 				t.Errorf("%s carries out %s, which Diagnose does not try", file, m[1])
 			}

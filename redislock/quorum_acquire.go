@@ -65,7 +65,7 @@ func (q *Quorum) Acquire(ctx context.Context, req driver.Request) (driver.Grant,
 	if err != nil {
 		return driver.Grant{}, err
 	}
-	c := &candidate{q: q, req: &req, key: key}
+	c := &candidate{q: q, req: &req, key: key, holders: make([]string, len(q.nodes))}
 	if h := q.holdOf(req.Token); h != nil {
 		return c.again(ctx, h)
 	}
@@ -287,7 +287,7 @@ func (a *attempt) lose(ctx context.Context, h *hold) *defeat {
 func (a *attempt) look(r *round, left *time.Duration) (split bool, holder *driver.Holder) {
 	q := a.c.q
 	counts := make(map[string]int)
-	a.c.holders = make([]string, len(r.answers))
+	clear(a.c.holders)
 	var lefts []time.Duration
 	unknown, free, most := 0, 0, 0
 	for i, ans := range r.answers {

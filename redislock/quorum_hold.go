@@ -176,9 +176,9 @@ func isLost(err error) bool {
 }
 
 // giveUp gives back what is left of a hold that was lost: a minority may have it still.
-func (q *Quorum) giveUp(t driver.Token, h *hold) {
+func (q *Quorum) giveUp(t driver.Token, h *hold) *round {
 	q.drop(t, h)
-	q.giveBack(h)
+	return q.giveBack(h)
 }
 
 // giveBack tells all nodes that may have the hold that it is over. What they have not been
