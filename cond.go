@@ -51,9 +51,10 @@ func (m *Mutex) Cond(name string) *Cond {
 }
 
 // Wait gives l back, a lease of the condition's lock, sleeps until it is pulsed and locks
-// again: the lease that it returns is a new one, with a larger fence. When it fails there is none,
-// and l was given back unless the error matches ErrNotHeld, ErrLost, ErrInvalid or ErrUnsupported. A
-// pulse that coincides with the end of ctx goes to another waiter.
+// again: the lease that it returns is a new one, with a larger fence. When it fails there is
+// none, and l is not held any more either; only a lease of another lock, and one that is used
+// with a condition whose name is wrong (ErrInvalid), is left as it was. A pulse that coincides
+// with the end of ctx goes to another waiter.
 func (d *Cond) Wait(ctx context.Context, l *Lease) (*Lease, error) {
 	if err := d.check(l); err != nil {
 		return nil, err
@@ -61,6 +62,10 @@ func (d *Cond) Wait(ctx context.Context, l *Lease) (*Lease, error) {
 	me := rand.Text()
 	v, err := d.enlist(ctx, me)
 	if err != nil {
+		l.Unlock() // what the caller has to know is why there was no wait
+		if e, ok := err.(*Error); ok && e.Outcome != NotApplied {
+			d.leave(ctx, me)
+		}
 		return nil, err
 	}
 	if err := l.Unlock(); err != nil {

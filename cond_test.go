@@ -2,6 +2,7 @@ package holdfast_test
 
 import (
 	"context"
+	"errors"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -152,4 +153,61 @@ func TestCondWrongLease(t *testing.T) {
 	want(t, err, holdfast.ErrNotHeld)
 	want(t, m.Cond("").Signal(t.Context()), holdfast.ErrInvalid)
 	want(t, m.Cond(strings.Repeat("x", 510)).Broadcast(t.Context()), holdfast.ErrInvalid)
+}
+
+// A wait that fails before anybody could be told of it has given the lock back all the same:
+// the loop that it is called in has no lease left to unlock. Nor does it leave a waiter behind
+// that nobody is, for whom the next pulse would be lost.
+func TestCondWaitFailsAtOnce(t *testing.T) {
+	for what, fault := range map[string]memlock.Fault{
+		"engine down": {Refuse: errors.New("down")},
+		"reply lost":  {DropReply: true},
+	} {
+		t.Run(what, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				store, a, b := twoClients(t, holdfast.Config{})
+				l := mustLock(t, a.Mutex("x"))
+				failed := false
+				store.Inject(func(call memlock.Call) memlock.Fault {
+					if call.Op == memlock.OpWrite && !failed {
+						failed = true
+						return fault
+					}
+					return memlock.Fault{}
+				})
+				_, err := a.Mutex("x").Cond("c").Wait(t.Context(), l)
+				want(t, err, holdfast.ErrUnavailable)
+				checkCondFree(t, b)
+			})
+		})
+	}
+	t.Run("context over", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			_, a, b := twoClients(t, holdfast.Config{})
+			l := mustLock(t, a.Mutex("x"))
+			ctx, cancel := context.WithCancel(t.Context())
+			cancel()
+			_, err := a.Mutex("x").Cond("c").Wait(ctx, l)
+			want(t, err, context.Canceled)
+			checkCondFree(t, b)
+		})
+	})
+}
+
+// checkCondFree fails unless the lock is free, and the next pulse reaches the only one who waits.
+func checkCondFree(t *testing.T, c *holdfast.Client) {
+	t.Helper()
+	if l, err := c.Mutex("x").TryLock(t.Context()); err != nil {
+		t.Fatalf("the lock was not given back: %v", err)
+	} else {
+		mustUnlock(t, l)
+	}
+	woken := condWait(t.Context(), t, c.Mutex("x"))
+	synctest.Wait()
+	if err := c.Mutex("x").Cond("c").Signal(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if err := <-woken; err != nil {
+		t.Error(err)
+	}
 }
