@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/rand"
 	"fmt"
+	mathrand "math/rand/v2"
 	"strconv"
 	"strings"
 	"time"
@@ -143,32 +144,30 @@ func (d *Cond) enlist(ctx context.Context, me string) (driver.Value, error) {
 // sleep returns once me is not on the list any more: whoever takes it off pulses it. v is
 // the list with me on it.
 func (d *Cond) sleep(ctx context.Context, me string, v driver.Value) error {
-	for {
-		alive, cancel := context.WithTimeout(ctx, condPatience/3)
+	due := nextSign()
+	for readCondWaiters(v).find(me) >= 0 {
+		alive, cancel := context.WithDeadline(ctx, due)
 		next, err := d.client.awaitValue(alive, "wait", d.name, v.Version)
 		silent := alive.Err() != nil && ctx.Err() == nil
 		cancel()
-		switch {
-		case err == nil:
-			v = next
-			if readCondWaiters(v).find(me) < 0 {
-				return nil
-			}
-		case !silent:
-			if ctx.Err() != nil {
-				return d.client.fail("wait", d.name, ErrHeld, ctx.Err())
-			}
-			return err
-		default:
-			if next, err = d.stillHere(ctx, me); err != nil {
-				return err
-			}
-			if v = next; readCondWaiters(v).find(me) < 0 {
-				return nil
-			}
+		if err != nil && silent {
+			next, err = d.stillHere(ctx, me)
+			due = nextSign()
 		}
+		switch {
+		case err != nil && ctx.Err() != nil:
+			return d.client.fail("wait", d.name, ErrHeld, ctx.Err())
+		case err != nil:
+			return err
+		}
+		v = next
 	}
+	return nil
 }
+
+// nextSign is when a waiter says again that it is alive: often enough for one that fails, and
+// not all at once, for each of them changes the list.
+func nextSign() time.Time { return time.Now().Add(condPatience/3 - mathrand.N(condPatience/12)) }
 
 // stillHere says that me is alive, unless it was pulsed meanwhile.
 func (d *Cond) stillHere(ctx context.Context, me string) (driver.Value, error) {
@@ -217,13 +216,15 @@ type condWaiter struct {
 	until time.Time
 }
 
-// readCondWaiters returns those who are alive.
+// readCondWaiters returns those who are alive. A sign of life counts for condPatience from now
+// at most, should the clock have been set back since.
 func readCondWaiters(v driver.Value) condWaiters {
 	var all condWaiters
 	for line := range strings.Lines(string(v.Data)) {
 		id, text, _ := strings.Cut(strings.TrimSuffix(line, "\n"), " ")
 		until, err := strconv.ParseInt(text, 10, 64)
 		if err == nil && until > v.Now.UnixMilli() {
+			until = min(until, v.Now.Add(condPatience).UnixMilli())
 			all = append(all, condWaiter{id, time.UnixMilli(until)})
 		}
 	}

@@ -3,12 +3,14 @@ package holdfast_test
 import (
 	"context"
 	"errors"
+	"fmt"
 	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
 
 	"github.com/holdfast-go/holdfast"
+	"github.com/holdfast-go/holdfast/driver"
 	"github.com/holdfast-go/holdfast/memlock"
 )
 
@@ -210,4 +212,50 @@ func checkCondFree(t *testing.T, c *holdfast.Client) {
 	if err := <-woken; err != nil {
 		t.Error(err)
 	}
+}
+
+// Whoever waits says so in time, however often the list changes meanwhile.
+func TestCondPatienceBesideOthers(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		_, a, b := twoClients(t, holdfast.Config{})
+		stays := condWait(t.Context(), t, a.Mutex("x"))
+		synctest.Wait()
+		for range 60 {
+			ctx, cancel := context.WithCancel(t.Context())
+			leaves := condWait(ctx, t, b.Mutex("x"))
+			time.Sleep(5 * time.Second)
+			cancel()
+			want(t, <-leaves, context.Canceled)
+		}
+		if len(stays) > 0 {
+			t.Fatalf("a waiter was woken without a pulse: %v", <-stays)
+		}
+		if err := a.Mutex("x").Cond("c").Signal(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		if err := <-stays; err != nil {
+			t.Error(err)
+		}
+	})
+}
+
+// A waiter that died does not swallow pulses for as long as the engine's clock was set back.
+func TestCondClockSetBack(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		store, a, _ := twoClients(t, holdfast.Config{})
+		dead := fmt.Appendf(nil, "DEAD %d\n", time.Now().Add(24*time.Hour).UnixMilli())
+		e := store.Engine()
+		if _, err := e.WriteValue(t.Context(), driver.Write{Name: "cond:c", Data: dead, If: driver.AnyVersion}); err != nil {
+			t.Fatal(err)
+		}
+		e.Close()
+		stays := condWait(t.Context(), t, a.Mutex("x"))
+		time.Sleep(time.Minute)
+		if err := a.Mutex("x").Cond("c").Signal(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		if err := <-stays; err != nil {
+			t.Error(err)
+		}
+	})
 }
