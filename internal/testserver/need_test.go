@@ -46,11 +46,13 @@ func TestInstallScript(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	_, list, _ := strings.Cut(string(script), "needs=(")
-	list, _, _ = strings.Cut(list, ")")
 	listed := map[string]bool{}
-	for _, entry := range strings.Fields(list) {
-		listed[entry] = true
+	for _, begin := range []string{"needs=(", "jars=("} {
+		_, list, _ := strings.Cut(string(script), begin)
+		list, _, _ = strings.Cut(list, ")")
+		for _, entry := range strings.Fields(list) {
+			listed[entry] = true
+		}
 	}
 	for program, pkg := range testserver.Packages {
 		if !listed[program+":"+pkg] {
