@@ -76,26 +76,32 @@ func BenchmarkLock(b *testing.B) {
 	} {
 		for _, kind := range kinds {
 			b.Run(pattern.name+"/"+kind.name, func(b *testing.B) {
-				share := b.N/(pattern.processes*pattern.goroutines) + 1
-				var all sync.WaitGroup
-				for p := range pattern.processes {
-					for g := range pattern.goroutines {
-						name := pattern.name
-						if pattern.distinct {
-							name = fmt.Sprint(name, g)
-						}
-						all.Go(func() {
-							for range share {
-								if err := kind.visit(p, g, name); err != nil {
-									b.Error(err)
-									return
-								}
-							}
-						})
+				crowd(b, pattern.processes, pattern.goroutines, func(p, g int) error {
+					if pattern.distinct {
+						return kind.visit(p, g, fmt.Sprint(pattern.name, g))
 					}
-				}
-				all.Wait()
+					return kind.visit(p, g, pattern.name)
+				})
 			})
 		}
 	}
+}
+
+// crowd has each goroutine of each process make its part of b.N visits.
+func crowd(b *testing.B, processes, goroutines int, visit func(process, goroutine int) error) {
+	share := b.N/(processes*goroutines) + 1
+	var all sync.WaitGroup
+	for p := range processes {
+		for g := range goroutines {
+			all.Go(func() {
+				for range share {
+					if err := visit(p, g); err != nil {
+						b.Error(err)
+						return
+					}
+				}
+			})
+		}
+	}
+	all.Wait()
 }
