@@ -38,7 +38,7 @@ type believed struct {
 // grants, and nobody waits for ever. HOLDFAST_HISTORY is its length, HOLDFAST_SEED repeats
 // the choices of a run, though not its timing.
 func testHistory(t *testing.T, e *testserver.ZooKeeperEnsemble) {
-	length := 8 * time.Second
+	length := 5 * time.Second
 	if d, err := time.ParseDuration(os.Getenv("HOLDFAST_HISTORY")); err == nil {
 		length = d
 	}
