@@ -25,43 +25,45 @@ var roots atomic.Int64
 // root returns a path that no other test uses.
 func root() string { return fmt.Sprintf("/test%d", roots.Add(1)) }
 
-// TestOneServer runs what needs a server of its own on one that all share.
+// onOneServer is what needs a server of its own, and leaves it well.
+var onOneServer = map[string]func(*testing.T, *testserver.ZooKeeperServer){
+	"Conformance":            testConformance,
+	"ConformanceReadWrite":   testConformanceReadWrite,
+	"CreateReplyCut":         testCreateReplyCut,
+	"CreateReplyDropped":     testCreateReplyDropped,
+	"CreateReplyCutPermits":  testCreateReplyCutPermits,
+	"CreateRequestCut":       testCreateRequestCut,
+	"CancelledInDoubt":       testCancelledInDoubt,
+	"DeleteReplyCut":         testDeleteReplyCut,
+	"GrantProofCut":          testGrantProofCut,
+	"Suspended":              testSuspended,
+	"Expired":                testExpired,
+	"ExpiredWaiter":          testExpiredWaiter,
+	"ExpiredThenRenewed":     testExpiredThenRenewed,
+	"WatchLost":              testWatchLost,
+	"WithdrawnWaits":         testWithdrawnWaits,
+	"ToldInTime":             testToldInTime,
+	"NoPermission":           testNoPermission,
+	"Digest":                 testDigest,
+	"ForeignNodes":           testForeignNodes,
+	"NodeDeletedByHand":      testNodeDeletedByHand,
+	"WaitingNodeDeleted":     testWaitingNodeDeleted,
+	"Layout":                 testLayout,
+	"Mixed":                  testMixed,
+	"SessionTimeoutBounds":   testSessionTimeoutBounds,
+	"ManyClaims":             testManyClaims,
+	"WatchesDoNotPileUp":     testWatchesDoNotPileUp,
+	"ServerSilent":           testServerSilent,
+	"Diagnose":               testDiagnose,
+	"CloseWhileDisconnected": testCloseWhileDisconnected,
+}
+
+// TestOneServer runs it on one server that all share.
 func TestOneServer(t *testing.T) {
 	s := testserver.ZooKeeper(t, testserver.ZooKeeperOptions{
 		Properties: []string{"znode.container.checkIntervalMs=1000"}, // a minute by default
 	})
-	for name, f := range map[string]func(*testing.T, *testserver.ZooKeeperServer){
-		"Conformance":            testConformance,
-		"ConformanceReadWrite":   testConformanceReadWrite,
-		"CreateReplyCut":         testCreateReplyCut,
-		"CreateReplyDropped":     testCreateReplyDropped,
-		"CreateReplyCutPermits":  testCreateReplyCutPermits,
-		"CreateRequestCut":       testCreateRequestCut,
-		"CancelledInDoubt":       testCancelledInDoubt,
-		"DeleteReplyCut":         testDeleteReplyCut,
-		"GrantProofCut":          testGrantProofCut,
-		"Suspended":              testSuspended,
-		"Expired":                testExpired,
-		"ExpiredWaiter":          testExpiredWaiter,
-		"ExpiredThenRenewed":     testExpiredThenRenewed,
-		"WatchLost":              testWatchLost,
-		"WithdrawnWaits":         testWithdrawnWaits,
-		"ToldInTime":             testToldInTime,
-		"NoPermission":           testNoPermission,
-		"Digest":                 testDigest,
-		"ForeignNodes":           testForeignNodes,
-		"NodeDeletedByHand":      testNodeDeletedByHand,
-		"WaitingNodeDeleted":     testWaitingNodeDeleted,
-		"Layout":                 testLayout,
-		"Mixed":                  testMixed,
-		"SessionTimeoutBounds":   testSessionTimeoutBounds,
-		"ManyClaims":             testManyClaims,
-		"WatchesDoNotPileUp":     testWatchesDoNotPileUp,
-		"ServerSilent":           testServerSilent,
-		"Frozen":                 testFrozen,
-		"Diagnose":               testDiagnose,
-		"CloseWhileDisconnected": testCloseWhileDisconnected,
-	} {
+	for name, f := range onOneServer {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			f(t, s)
