@@ -200,7 +200,7 @@ func (e *Engine) remove(sh *share) {
 	}
 	if len(b.shares) == 0 {
 		home := b.home
-		if b.home = nil; home != e.pool.main && home.alive() {
+		if b.home = nil; home != e.pool.main.session && home.alive() {
 			e.pool.free = append(e.pool.free, home) // it was waited in, and nothing else lives there
 		}
 	}
@@ -218,8 +218,10 @@ func (e *Engine) lose(s *session, err error) {
 	if errors.Is(err, errMoved) {
 		e.pool.astray = driver.Fail(driver.Unsupported, err)
 	}
-	if e.pool.main == s {
-		e.pool.main = nil
+	for _, of := range []*standing{&e.pool.main, &e.pool.values} {
+		if of.session == s {
+			of.session = nil
+		}
 	}
 	same := func(other *session) bool { return other == s }
 	e.pool.free = slices.DeleteFunc(e.pool.free, same)

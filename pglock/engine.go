@@ -7,9 +7,11 @@ import (
 	"encoding/binary"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/holdfast-go/holdfast/driver"
+	"github.com/holdfast-go/holdfast/internal/valuetable"
 )
 
 // Engine grants locks in one PostgreSQL database. It is safe for concurrent use.
@@ -36,6 +38,8 @@ type Engine struct {
 	kick    chan struct{}   // buffered: watch has to look again
 	life    context.Context // ends when no call of a user is left
 	end     context.CancelFunc
+	poller  *valuetable.Poller
+	sweeps  atomic.Int64   // when values are swept next, as a driver.Instant
 	waits   sync.WaitGroup // calls of users
 	calls   sync.WaitGroup // goroutines of the engine
 }
@@ -44,6 +48,7 @@ var _ interface {
 	driver.Engine
 	driver.Inspector
 	driver.Diagnoser
+	driver.Values
 } = (*Engine)(nil)
 
 // New returns an engine on a pool of connections to PostgreSQL, made by pgx (its stdlib) or
@@ -73,6 +78,7 @@ func New(ctx context.Context, db *sql.DB, cfg Config) (*Engine, error) {
 	}
 	e.caps = capabilitiesOf(cfg, &e.server)
 	e.life, e.end = context.WithCancel(context.Background())
+	e.poller = valuetable.NewPoller(e.lookAtValues, e.calls.Go)
 	e.calls.Go(e.watch)
 	return e, nil
 }

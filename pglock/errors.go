@@ -23,6 +23,9 @@ const (
 	queryCanceled         = "57014"
 	lockNotAvailable      = "55P03"
 	outOfMemory           = "53200"
+	undefinedTable        = "42P01"
+	undefinedColumn       = "42703"
+	readOnlyTransaction   = "25006"
 	noStatement           = "26000" // of that name, and
 	sameStatement         = "42P05" // there is one already: of another connection's session
 )
@@ -52,6 +55,10 @@ func (e *Engine) explain(err error) *driver.Error {
 		err = fmt.Errorf("the server's table of locks is full: raise max_locks_per_transaction (%w)", err)
 	case lockNotAvailable:
 		err = fmt.Errorf("something in schema %s is locked: see pg_locks for who does that (%w)", e.cfg.Schema, err)
+	case undefinedColumn:
+		return driver.Failf(driver.Invalid, "schema %s has tables that are not this engine's: name another in Config.Schema (%w)", e.cfg.Schema, err)
+	case readOnlyTransaction:
+		err = fmt.Errorf("the server, or the role, is read-only: connect to the primary, as a role without default_transaction_read_only (%w)", err)
 	case insufficientPrivilege:
 		err = fmt.Errorf("the role lacks a right: have one that may carry out this\n%s\n(%w)", Setup(e.cfg), err)
 	}

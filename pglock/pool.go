@@ -11,13 +11,12 @@ import (
 	"github.com/holdfast-go/holdfast/driver"
 )
 
-// pool is the engine's connections: the one that takes locks, and spare ones to wait in, each
-// of which then holds what was waited for. It is guarded by Engine.mu.
+// pool is the engine's connections: the one that takes locks, while values are in use one for
+// them, and spare ones to wait in, each of which then holds what was waited for. It is guarded
+// by Engine.mu.
 type pool struct {
-	main   *session
-	opened chan struct{} // closed when the opening of main that is under way is over, nil: none
-	failed error         // of that opening
-	astray error         // a pooler was found to move connections: nothing is locked through it again
+	main, values standing
+	astray       error // a pooler was found to move connections: nothing is locked through it again
 
 	all     []*session // that live
 	free    []*session // among them, to wait in; the one used last at the end
@@ -25,24 +24,35 @@ type pool struct {
 	wanting int        // requests that would rather wait in a session than poll
 }
 
+// standing is a session that is opened when it is needed, and another one when it has ended.
+type standing struct {
+	*session
+	opened chan struct{} // closed when the opening that is under way is over, nil: none
+	failed error         // of that opening
+}
+
 // mainSession returns the session that takes locks, and opens one where there is none: the
 // locks of the last one are lost, and nothing brings them back.
 func (e *Engine) mainSession(ctx context.Context, owner string) (*session, error) {
+	return e.standingSession(ctx, &e.pool.main, owner)
+}
+
+func (e *Engine) standingSession(ctx context.Context, of *standing, owner string) (*session, error) {
 	for {
 		e.mu.Lock()
-		if s, err := e.pool.main, e.pool.astray; s != nil || err != nil {
+		if s, err := of.session, e.pool.astray; s != nil || err != nil {
 			e.mu.Unlock()
 			return s, err
 		}
-		opened := e.pool.opened
+		opened := of.opened
 		if opened == nil {
 			if e.pool.count >= e.cfg.Connections { // the last one is still being closed
 				e.dropFree()
 			}
 			opened = make(chan struct{})
-			e.pool.opened = opened
+			of.opened = opened
 			e.pool.count++
-			e.calls.Go(func() { e.openMain(opened, owner) })
+			e.calls.Go(func() { e.openStanding(of, opened, owner) })
 		}
 		e.mu.Unlock()
 		select {
@@ -53,7 +63,7 @@ func (e *Engine) mainSession(ctx context.Context, owner string) (*session, error
 			return nil, errClosed
 		}
 		e.mu.Lock()
-		err := e.pool.failed
+		err := of.failed
 		e.mu.Unlock()
 		if err != nil {
 			return nil, err
@@ -61,19 +71,19 @@ func (e *Engine) mainSession(ctx context.Context, owner string) (*session, error
 	}
 }
 
-// openMain opens the session that takes locks, for everybody who waits for it.
-func (e *Engine) openMain(opened chan struct{}, owner string) {
+// openStanding opens a session for everybody who waits for it.
+func (e *Engine) openStanding(of *standing, opened chan struct{}, owner string) {
 	ctx, cancel := context.WithTimeout(e.life, e.cfg.Timeout)
 	defer cancel()
 	e.makeRoom(ctx)
 	s, err := e.open(ctx, owner, false)
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	e.pool.opened, e.pool.failed = nil, nil
+	of.opened, of.failed = nil, nil
 	if err != nil {
-		e.pool.failed = e.unreachable(err)
+		of.failed = e.unreachable(err)
 	} else if s.alive() {
-		e.pool.main = s
+		of.session = s
 	}
 	close(opened)
 }
@@ -141,7 +151,7 @@ func (e *Engine) spareSession(ctx context.Context, owner string) *session {
 func (e *Engine) spare(s *session) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	if s != e.pool.main && s.alive() && !slices.Contains(e.pool.free, s) {
+	if s != e.pool.main.session && s.alive() && !slices.Contains(e.pool.free, s) {
 		e.pool.free = append(e.pool.free, s)
 	}
 }
@@ -231,8 +241,8 @@ func (s *session) begin(ctx context.Context, w *wire, owner string, waiting bool
 	rows, err := w.query(ctx, `SELECT pg_backend_pid(), set_config(s.name, v.value, false)
 FROM unnest($1::text[], $2::text[]) AS v(name, value) JOIN pg_settings AS s ON s.name = v.name`,
 		"{application_name,lock_timeout,statement_timeout,transaction_timeout,idle_session_timeout,"+
-			"tcp_keepalives_idle,tcp_keepalives_interval,tcp_keepalives_count}",
-		"{"+quoteElement(applicationName(owner))+","+lockTimeout+",0,0,0,10,3,3}")
+			"tcp_keepalives_idle,tcp_keepalives_interval,tcp_keepalives_count,default_transaction_isolation}",
+		"{"+quoteElement(applicationName(owner))+","+lockTimeout+",0,0,0,10,3,3,\"read committed\"}")
 	if err != nil {
 		return err
 	}

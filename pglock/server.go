@@ -43,7 +43,7 @@ func Setup(cfg Config) string {
 	return setupText(cfg.Schema) + fmt.Sprintf(`
 GRANT USAGE ON SCHEMA %[1]s TO PUBLIC;
 GRANT USAGE, SELECT, UPDATE ON SEQUENCE %[1]s.fence TO PUBLIC;
-GRANT SELECT, INSERT, UPDATE, DELETE ON %[1]s.sessions, %[1]s.shares TO PUBLIC;`, cfg.Schema)
+GRANT SELECT, INSERT, UPDATE, DELETE ON %[1]s.sessions, %[1]s.shares, %[1]s.stored_values TO PUBLIC;`, cfg.Schema)
 }
 
 func setupText(schema string) string {
@@ -51,7 +51,9 @@ func setupText(schema string) string {
 CREATE SEQUENCE IF NOT EXISTS %[1]s.fence AS bigint INCREMENT BY %[2]d MINVALUE 1 MAXVALUE %[3]d NO CYCLE CACHE 1;
 CREATE UNLOGGED TABLE IF NOT EXISTS %[1]s.sessions (id bigint PRIMARY KEY, pid int NOT NULL, owner text NOT NULL, beat bigint NOT NULL);
 CREATE UNLOGGED TABLE IF NOT EXISTS %[1]s.shares (session bigint, share bigint, name text COLLATE "C" NOT NULL, mode int NOT NULL, weight int NOT NULL, permits int NOT NULL, owner text NOT NULL, first bigint NOT NULL, last bigint NOT NULL, since bigint NOT NULL, broken bool NOT NULL DEFAULT false, PRIMARY KEY (session, share));
-CREATE INDEX IF NOT EXISTS shares_name ON %[1]s.shares (name);`,
+CREATE INDEX IF NOT EXISTS shares_name ON %[1]s.shares (name);
+CREATE TABLE IF NOT EXISTS %[1]s.stored_values (name bytea PRIMARY KEY, version bigint NOT NULL, fence bigint NOT NULL, until bigint NOT NULL, data bytea NOT NULL);
+CREATE INDEX IF NOT EXISTS stored_values_until ON %[1]s.stored_values (until) WHERE until > 0;`,
 		schema, fenceSpan, maxFence-fenceSpan+1)
 }
 
@@ -70,7 +72,9 @@ func (e *Engine) greet(ctx context.Context) error {
 	if err := e.pooled(ctx, conn); err != nil {
 		return err
 	}
-	if err := e.setUp(ctx, conn); err != nil {
+	// The table of values is looked for when there are any: those who use locks only, and made
+	// the rest when there were no values, need not make it.
+	if err := e.setUp(ctx, conn, "{fence,sessions,shares,shares_name}"); err != nil {
 		return err
 	}
 	return e.checkFence(ctx, conn)
@@ -152,11 +156,11 @@ func processOf(ctx context.Context, q interface {
 	return pid, err
 }
 
-// setUp makes what is not there.
-func (e *Engine) setUp(ctx context.Context, conn *sql.Conn) error {
+// setUp makes what is not there, if anything of needed, an array, is not.
+func (e *Engine) setUp(ctx context.Context, conn *sql.Conn, needed string) error {
 	var there bool
-	err := conn.QueryRowContext(ctx, `SELECT count(to_regclass($1 || '.' || n)) = 4 FROM unnest('{fence,sessions,shares,shares_name}'::text[]) AS n`,
-		e.cfg.Schema).Scan(&there)
+	err := conn.QueryRowContext(ctx, "SELECT count(to_regclass($1 || '.' || n)) = count(*) FROM unnest($2::text[]) AS n",
+		e.cfg.Schema, needed).Scan(&there)
 	if err == nil && there {
 		return nil
 	}

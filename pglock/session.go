@@ -53,6 +53,7 @@ type request struct {
 	alone func(ctx context.Context, w *wire) error
 	undo  []step        // gives back what steps or alone may have taken when they fail
 	lease time.Duration // that the session has to have before
+	short bool          // alone does not wait for locks: no answer within Timeout ends the session
 
 	answers []answer       // one a step, when err is nil
 	sent    driver.Instant // before the statement left

@@ -280,7 +280,7 @@ func (e *Engine) cancelWait(s *session, r *request) {
 	defer limit.Stop()
 	for {
 		e.mu.Lock()
-		main := e.pool.main
+		main := e.pool.main.session
 		e.mu.Unlock()
 		if main != nil {
 			c := newRequest(step{op: opCancel, key: key{n: s.pid}})

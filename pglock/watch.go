@@ -114,6 +114,9 @@ func (e *Engine) inspectSessions() time.Duration {
 		}
 	}
 	e.pool.free = kept
+	if s := e.pool.values.session; s != nil && s.restsSince(now) {
+		idle = append(idle, s)
+	}
 	e.rotate(now)
 	e.mu.Unlock()
 	for _, s := range idle {
@@ -154,13 +157,21 @@ func (s *session) idleSince(now driver.Instant) bool {
 	return d > idleAfter || s.lease > 0 && d > s.lease/3
 }
 
+// restsSince reports whether the session of values has had nothing to do for long.
+func (s *session) restsSince(now driver.Instant) bool {
+	s.mu.Lock()
+	busy := len(s.flight)+len(s.queue) > 0
+	s.mu.Unlock()
+	return !busy && s.idleSince(now)
+}
+
 // tend looks after one session, in which something lives until that time, or nothing. It
 // returns when to do so again.
 func (s *session) tend(now, until driver.Instant, lives bool) time.Duration {
 	s.mu.Lock()
 	flight, ended, lease := len(s.flight) > 0, s.ended != nil, s.lease
 	busy, spoke, told := s.busy, s.spoke, s.told
-	waits := flight && s.flight[0].alone != nil && !lives
+	waits := flight && s.flight[0].alone != nil && !s.flight[0].short && !lives
 	s.mu.Unlock()
 	every := s.e.cfg.Heartbeat
 	if lease > 0 {

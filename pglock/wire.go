@@ -28,7 +28,8 @@ func newWire(conn any) (*wire, error) {
 }
 
 // query carries out one statement, which is prepared at its first use: from then on it is one
-// round trip. Arguments are strings, int64 and bool.
+// round trip. Arguments are strings, int64, bool and
+// bytes, which the caller leaves alone from then on.
 func (w *wire) query(ctx context.Context, text string, args ...any) ([][]sqldriver.Value, error) {
 	stmt, err := w.prepare(ctx, text)
 	if err != nil {
