@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/holdfast-go/holdfast/driver"
+	"github.com/holdfast-go/holdfast/internal/valuetable"
 )
 
 // Engine grants locks on one MySQL or MariaDB server. It is safe for concurrent use.
@@ -22,6 +23,9 @@ type Engine struct {
 
 	main    *session   // everything that is tried, and what it was granted
 	waiters []*session // for requests that wait, and what they were granted
+	values  *session   // the one among them that was set aside for values, nil before; guarded by mu
+	poller  *valuetable.Poller
+	sweeps  atomic.Int64 // when values are swept next, as a driver.Instant
 
 	// What the engine knows of shares. Never locked during a call to the server.
 	mu       sync.Mutex
@@ -45,6 +49,7 @@ var _ interface {
 	driver.Engine
 	driver.Inspector
 	driver.Diagnoser
+	driver.Values
 } = (*Engine)(nil)
 
 // New returns an engine on a DB that the caller keeps open for as long as the engine is used,
@@ -80,6 +85,7 @@ func start(ctx context.Context, db *sql.DB, cfg Config) (*Engine, error) {
 	e.active, e.stop = context.WithCancel(context.Background())
 	e.closing = e.active.Done()
 	e.life, e.end = context.WithCancel(context.Background())
+	e.poller = valuetable.NewPoller(e.lookAtValues, e.calls.Go)
 	e.main = e.newSession()
 	for range cfg.Connections - 1 {
 		e.waiters = append(e.waiters, e.newSession())

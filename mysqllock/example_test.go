@@ -88,5 +88,8 @@ func ExampleSetup() {
 	// Output:
 	// CREATE TABLE IF NOT EXISTS `ops`.`locks`
 	// INSERT IGNORE INTO `ops`.`locks`
-	// GRANT SELECT, INSERT, UPDATE, DELETE ON `ops`.`locks` TO 'user'@'%';
+	// CREATE TABLE IF NOT EXISTS `ops`.`locks_values`
+	// INSERT IGNORE INTO `ops`.`locks_values`
+	// GRANT SELECT, INSERT, UPDATE, DELETE ON `ops`.`locks` TO 'user'@'%'
+	// GRANT SELECT, INSERT, UPDATE, DELETE ON `ops`.`locks_values` TO 'user'@'%';
 }

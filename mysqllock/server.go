@@ -46,8 +46,17 @@ func (c Config) createCounter() string {
 // GET_LOCK itself needs no right.
 func Setup(cfg Config) string {
 	cfg = cfg.withDefaults()
-	return cfg.createTable() + ";\n" + cfg.createCounter() + ";\n" +
-		"GRANT SELECT, INSERT, UPDATE, DELETE ON " + cfg.quoted() + " TO 'user'@'%';"
+	const rights = "GRANT SELECT, INSERT, UPDATE, DELETE ON "
+	all := []string{cfg.createTable(), cfg.createCounter()}
+	values, err := cfg.quotedValues()
+	if err == nil {
+		all = append(all, createValues(values), createFloor(values))
+	}
+	all = append(all, rights+cfg.quoted()+" TO 'user'@'%'")
+	if err == nil {
+		all = append(all, rights+values+" TO 'user'@'%'")
+	}
+	return strings.Join(all, ";\n") + ";"
 }
 
 // settleSchema sees to it that there is the table, and the counter in it.

@@ -193,7 +193,7 @@ func (s *session) prepare(ctx context.Context, lease int) error {
 		"SET SESSION autocommit=1, sql_mode='STRICT_ALL_TABLES', time_zone='+00:00', innodb_lock_wait_timeout=" +
 			fmt.Sprint(max(1, wholeSeconds(s.e.cfg.Timeout)-1)),
 		"SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED", // no gaps are locked
-		"SET @h=0", // an integer: servers settle a variable's type before a statement begins
+		"SET @h=0,@n=0,@f=0", // integers: servers settle a variable's type before a statement begins
 	} {
 		if _, err := s.conn.ExecContext(ctx, text); err != nil {
 			return err
