@@ -76,6 +76,8 @@ func (e *Engine) unreachable(err error) error {
 		err = fmt.Errorf("no session within %v: is the server there, and does the pool leave room for %d connections? %w", e.cfg.Timeout, e.cfg.Connections, err)
 	case stateOf(err) == noStatement, stateOf(err) == sameStatement:
 		return driver.Fail(driver.Unsupported, fmt.Errorf("%w (%w)", errPooled, err))
+	case stateOf(err) == readOnlyTransaction:
+		return e.explain(err)
 	}
 	return driver.Fail(driver.Unavailable, withoutSecrets(err))
 }
