@@ -48,14 +48,15 @@ type Config struct {
 
 	// Table is where fences and holders are written down, with or without a schema:
 	// "holdfast_lock" or "ops.holdfast_lock". It is created on first use where the user may.
-	// Without a schema it lies in the one that the connection has chosen. Clients that share
+	// Without a schema it lies in the one that the connection has chosen. Values are in a second
+	// table, whose name is this one and "_values". Clients that share
 	// names have to share the table, or fences are not in order among them.
 	Table string
 
 	// Connections is how many connections of the DB the engine takes at most, all in all: one
 	// for all that is tried and held, and the others to wait on for locks that are held, each
 	// of which then keeps what it was granted until the release. Waits beyond that poll; with 1
-	// all of them do. 1 to 64; default 4.
+	// all of them do. Once values are used, one of them is for those. 1 to 64; default 4.
 	Connections int
 
 	// MaxTTL is the longest TTL of a lease. The locks of a process live in one session, which

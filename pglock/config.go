@@ -71,7 +71,7 @@ type Config struct {
 	// Connections is how many connections of the pool the engine takes at most, all in all:
 	// one that holds the locks, and the others to wait on for locks that are held, each of
 	// which then keeps what it was granted until the release. Waits beyond that poll. With 1
-	// all of them do. 1 to 64; default 4.
+	// all of them do. While values are in use, one of them is for those. 1 to 64; default 4.
 	Connections int
 
 	// MaxTTL is the longest TTL of a lease. The locks of a process live in one session, which
