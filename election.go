@@ -48,12 +48,14 @@ func (e *Election) Campaign(ctx context.Context, value []byte) (*Term, error) {
 	if err != nil {
 		return nil, err
 	}
-	t := &Term{election: e, lease: lease, over: make(chan struct{})}
-	if err := t.announce(ctx, value); err != nil {
+	t := &Term{election: e, lease: lease, turn: make(chan struct{}, 1), over: make(chan struct{})}
+	t.ending, t.end = context.WithCancel(lease.Context())
+	if err := t.announce(ctx, func() []byte { return value }); err != nil {
+		t.end()
 		lease.Unlock() // what the caller has to know is that nobody sees this leader
 		return nil, err
 	}
-	go t.remind(lease.Context())
+	go t.remind()
 	return t, nil
 }
 
@@ -61,7 +63,10 @@ func (e *Election) Campaign(ctx context.Context, value []byte) (*Term, error) {
 type Term struct {
 	election *Election
 	lease    *Lease
-	over     chan struct{} // closed when nothing is announced any more
+	ending   context.Context // ends when the term does, or is about to
+	end      context.CancelFunc
+	turn     chan struct{} // has an element while something is announced
+	over     chan struct{} // closed when nothing is repeated any more
 
 	mu    sync.Mutex
 	value []byte
@@ -78,60 +83,93 @@ func (t *Term) Lease() *Lease { return t.lease }
 // Fence is larger than that of every earlier term.
 func (t *Term) Fence() int64 { return t.lease.Fence() }
 
-// Value returns what is announced.
+// Value returns a copy of what was announced last.
 func (t *Term) Value() []byte {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	return t.value
+	return bytes.Clone(t.value)
 }
 
-// Announce has everybody see another value. It fails with ErrLost or ErrNotHeld when the term is over.
+// Announce has everybody see another value. It fails with ErrLost or ErrNotHeld when the term
+// is over. After an error with Unknown outcome it may be seen, until the next announcement.
 func (t *Term) Announce(ctx context.Context, value []byte) error {
 	if err := t.lease.held("announce"); err != nil {
 		return err
 	}
-	return t.announce(ctx, value)
+	return t.announce(ctx, func() []byte { return value })
 }
 
-// announce stores the value for as long as a lease lives. The fence keeps an older term from
+// announce stores a value for as long as a lease lives. It is asked for in turn, so that a
+// repetition never brings back what was replaced meanwhile. The fence keeps an older term from
 // writing over it.
-func (t *Term) announce(ctx context.Context, value []byte) error {
+func (t *Term) announce(ctx context.Context, value func() []byte) error {
+	e := t.election
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	defer context.AfterFunc(t.ending, cancel)()
+	select {
+	case t.turn <- struct{}{}:
+		defer func() { <-t.turn }()
+	case <-ctx.Done():
+		return t.unannounced(e.client.fail("announce", e.name, nil, ctx.Err()))
+	}
+	data := value()
+	_, err := e.client.writeValue(ctx, "announce", driver.Write{
+		Name: e.name, Data: data, TTL: e.lock.h.ttl, If: driver.AnyVersion, Fence: t.lease.Fence(),
+	})
+	if err != nil {
+		return t.unannounced(err)
+	}
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	e := t.election
-	_, err := e.client.writeValue(ctx, "announce", driver.Write{
-		Name: e.name, Data: value, TTL: e.lock.h.ttl, If: driver.AnyVersion, Fence: t.lease.Fence(),
-	})
-	if err == nil {
-		t.value = bytes.Clone(value)
+	t.value = bytes.Clone(data)
+	return nil
+}
+
+// unannounced is the error of an announcement: where it was the term that ended and not the
+// caller's context, it says so.
+func (t *Term) unannounced(err error) error {
+	if t.ending.Err() == nil {
+		return err
 	}
-	return err
+	if over := t.lease.held("announce"); over != nil {
+		return over
+	}
+	resigned := t.election.client.fail("announce", t.election.name, ErrNotHeld, nil)
+	resigned.Outcome = Unknown
+	return resigned
 }
 
 // remind announces the value again before it runs out, until the term is over.
-func (t *Term) remind(ctx context.Context) {
+func (t *Term) remind() {
 	defer close(t.over)
-	for sleep(ctx, t.election.lock.h.ttl/3) == nil {
-		attempt, cancel := context.WithTimeout(ctx, t.election.lock.h.ttl/3)
-		t.announce(attempt, t.Value()) // a failure is made good by the next one
+	for sleep(t.ending, t.election.lock.h.ttl/3) == nil {
+		attempt, cancel := context.WithTimeout(t.ending, t.election.lock.h.ttl/3)
+		t.announce(attempt, t.Value) // a failure is made good by the next one
 		cancel()
 	}
 }
 
 // Resign ends the term and lets the next one lead, as [Lease.Unlock] does. Everybody sees
-// that there is no leader first.
+// that there is no leader first, unless the engine does not answer: then the value is seen for
+// up to its TTL. It takes at most about three times the ReleaseTimeout.
 func (t *Term) Resign() error {
-	e := t.election
-	ctx, cancel := context.WithTimeout(context.Background(), e.client.cfg.ReleaseTimeout)
-	defer cancel()
 	if err := t.lease.held("resign"); err != nil {
 		return err
 	}
-	t.mu.Lock() // nothing is announced meanwhile
+	e, timeout := t.election, t.election.client.cfg.ReleaseTimeout
+	// An announcement under way could arrive after what follows, so it is waited for. One
+	// that the engine does not answer is given up.
+	impatient := time.AfterFunc(timeout, t.end)
+	t.turn <- struct{}{}
+	impatient.Stop()
+	t.end()
+	defer func() { <-t.turn }()
+	ctx, cancel := context.WithTimeout(context.Background(), timeout)
+	defer cancel()
 	// Where this fails the value runs out by itself.
 	e.client.writeValue(ctx, "resign", driver.Write{Name: e.name, Delete: true, If: driver.AnyVersion, Fence: t.lease.Fence()})
 	err := t.lease.Unlock()
-	t.mu.Unlock()
 	<-t.over
 	return err
 }

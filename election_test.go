@@ -3,6 +3,8 @@ package holdfast_test
 import (
 	"context"
 	"errors"
+	"runtime"
+	"strconv"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -104,4 +106,65 @@ func TestLead(t *testing.T) {
 			t.Errorf("%d terms, want 3", terms)
 		}
 	})
+}
+
+// An announcement that the engine does not answer holds up neither the resignation nor who asks
+// for the value.
+func TestResignDuringAnAnnouncement(t *testing.T) {
+	store, a, _ := twoClients(t, holdfast.Config{})
+	term, err := a.Election("x").Campaign(t.Context(), []byte("one"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	asked := make(chan struct{})
+	store.Inject(func(call memlock.Call) (f memlock.Fault) {
+		if call.Op == memlock.OpWrite {
+			f.Delay = time.Hour
+			store.Inject(nil)
+			close(asked)
+		}
+		return f
+	})
+	announced := make(chan error, 1)
+	go func() { announced <- term.Announce(context.Background(), []byte("two")) }()
+	<-asked
+	resigned := make(chan error, 1)
+	go func() {
+		if v := term.Value(); string(v) != "one" {
+			t.Errorf("announced is %q", v)
+		}
+		resigned <- term.Resign()
+	}()
+	for range 2 {
+		select {
+		case err := <-resigned:
+			if err != nil {
+				t.Error(err)
+			}
+		case err := <-announced:
+			want(t, err, holdfast.ErrNotHeld)
+		case <-time.After(30 * time.Second):
+			t.Fatal("it hangs")
+		}
+	}
+}
+
+// What is announced is the last announcement, though it is repeated all the time.
+func TestAnnouncedLast(t *testing.T) {
+	_, a, _ := twoClients(t, holdfast.Config{})
+	term, err := a.Election("x", holdfast.WithTTL(10*time.Millisecond)).Campaign(t.Context(), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i := range 20_000 {
+		value := strconv.Itoa(i)
+		if err := term.Announce(t.Context(), []byte(value)); err != nil {
+			break // such a short term may end
+		}
+		runtime.Gosched()
+		if got := string(term.Value()); got != value {
+			t.Fatalf("announced is %s, not %s", got, value)
+		}
+	}
+	term.Resign()
 }
