@@ -3,6 +3,7 @@ package holdfast
 import (
 	"bytes"
 	"context"
+	"errors"
 	"iter"
 	"sync"
 	"time"
@@ -237,17 +238,23 @@ func (e *Election) Observe(ctx context.Context) iter.Seq2[Leader, error] {
 }
 
 // Lead campaigns again and again and runs work whenever this process is the leader, until
-// work returns nil or ctx ends. work's context ends with the term; after a term that was lost
-// the next campaign begins when work has returned.
+// work returns within a term, with an error or without, or ctx ends. work's context ends with the
+// term; after a term that was lost the next campaign begins when work has returned, and what
+// it returned is dropped unless it was nil. The term ends when work returns or panics.
+//
+// While the engine does not answer, Lead goes on trying, once a second, and tells
+// Config.Logger.
 func (e *Election) Lead(ctx context.Context, value []byte, work func(ctx context.Context, t *Term) error) error {
 	for {
 		t, err := e.Campaign(ctx, value)
 		if err != nil {
-			return err
+			if ctx.Err() != nil || !e.passes(err) {
+				return err
+			}
+			sleep(ctx, time.Second)
+			continue
 		}
-		err = t.run(ctx, work)
-		lost := t.lease.held("lead") != nil
-		t.Resign() // where it cannot be given back it runs out
+		lost, err := t.run(ctx, work)
 		switch {
 		case ctx.Err() != nil:
 			return e.client.fail("lead", e.name, nil, ctx.Err())
@@ -257,11 +264,26 @@ func (e *Election) Lead(ctx context.Context, value []byte, work func(ctx context
 	}
 }
 
-// run runs work within the term and ctx.
-func (t *Term) run(ctx context.Context, work func(context.Context, *Term) error) error {
+// passes reports whether what a campaign failed with may be over soon.
+func (e *Election) passes(err error) bool {
+	if !errors.Is(err, ErrUnavailable) && !errors.Is(err, ErrLost) {
+		return false
+	}
+	if e.client.cfg.Logger != nil {
+		e.client.cfg.Logger.Warn("election", "name", e.name, "engine", e.client.caps.Engine, "cause", err)
+	}
+	return true
+}
+
+// run runs work within the term and ctx, and ends the term. lost says that it was over before.
+func (t *Term) run(ctx context.Context, work func(context.Context, *Term) error) (lost bool, err error) {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	held := t.Context()
 	defer context.AfterFunc(held, func() { cancel(context.Cause(held)) })()
-	return work(ctx, t)
+	defer func() {
+		lost = t.lease.held("lead") != nil
+		t.Resign() // where it cannot be given back it runs out
+	}()
+	return false, work(ctx, t)
 }

@@ -108,6 +108,50 @@ func TestLead(t *testing.T) {
 	})
 }
 
+// A panic in the work ends the term, as it ends the lease of a Mutex.Do.
+func TestLeadPanics(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		_, a, b := twoClients(t, holdfast.Config{})
+		func() {
+			defer func() {
+				if recover() != "work" {
+					t.Error("the panic was swallowed")
+				}
+			}()
+			a.Election("x").Lead(t.Context(), nil, func(context.Context, *holdfast.Term) error { panic("work") })
+		}()
+		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+		defer cancel()
+		term, err := b.Election("x").Campaign(ctx, nil)
+		if err != nil {
+			t.Fatalf("the term goes on: %v", err)
+		}
+		if err := term.Resign(); err != nil {
+			t.Error(err)
+		}
+	})
+}
+
+// The engine's failure that ends a term does not end Lead: it campaigns until the engine is back.
+func TestLeadOutlivesAnOutage(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		store, a, _ := twoClients(t, holdfast.Config{})
+		terms := 0
+		err := a.Election("x").Lead(t.Context(), nil, func(ctx context.Context, _ *holdfast.Term) error {
+			if terms++; terms == 2 {
+				return nil
+			}
+			store.Inject(func(memlock.Call) memlock.Fault { return memlock.Fault{Refuse: errors.New("down")} })
+			<-ctx.Done()
+			time.AfterFunc(time.Hour, func() { store.Inject(nil) })
+			return context.Cause(ctx)
+		})
+		if err != nil || terms != 2 {
+			t.Errorf("after %d terms: %v", terms, err)
+		}
+	})
+}
+
 // An announcement that the engine does not answer holds up neither the resignation nor who asks
 // for the value.
 func TestResignDuringAnAnnouncement(t *testing.T) {
