@@ -45,6 +45,9 @@ func (e *Election) Campaign(ctx context.Context, value []byte) (*Term, error) {
 	if e.err != nil {
 		return nil, e.err
 	}
+	if err := driver.CheckWrite(driver.Write{Name: e.name, Data: value}); err != nil {
+		return nil, e.client.fail("campaign", e.name, ErrInvalid, err)
+	}
 	lease, err := e.lock.Lock(ctx)
 	if err != nil {
 		return nil, err

@@ -212,3 +212,13 @@ func TestAnnouncedLast(t *testing.T) {
 	}
 	term.Resign()
 }
+
+func TestElectionBadInput(t *testing.T) {
+	_, a, b := twoClients(t, holdfast.Config{})
+	l := mustLock(t, b.Mutex("election:x"))
+	defer mustUnlock(t, l)
+	_, err := a.Election("x").Campaign(t.Context(), make([]byte, holdfast.MaxItem+1))
+	want(t, err, holdfast.ErrInvalid) // at once, not once it leads
+	_, err = a.Election("").Campaign(t.Context(), nil)
+	want(t, err, holdfast.ErrInvalid)
+}
