@@ -181,7 +181,11 @@ func (s *Sequence) Reserve(ctx context.Context, n int64) (Numbers, error) {
 			return Numbers{got.Total - n + 1, got.Total}, nil
 		}
 		// Missing, forgotten, or behind what this handle was given before the call.
-		if err := s.restore(ctx, true); err != nil {
+		enough := known // once somebody has restored it
+		if !got.Unproven {
+			enough += n // which it may have reached by this call alone
+		}
+		if err := s.restore(ctx, true, enough); err != nil {
 			return Numbers{}, err
 		}
 	}
@@ -219,7 +223,9 @@ func (s *Sequence) Peek(ctx context.Context) (int64, error) {
 
 // Resync raises the sequence to what its source says, under the lock and without a gap. It is
 // for introducing a sequence where numbers exist already, and for after numbers came into the
-// database by another way. It never lowers the sequence.
+// database by another way. It never lowers the sequence. A loss that it comes across is made
+// good with the gap; a counter that is missing altogether, to a handle that was given nothing,
+// is taken for one that is new. It is not needed after a loss: Next and Reserve see to that.
 func (s *Sequence) Resync(ctx context.Context) error {
 	switch {
 	case s.err != nil:
@@ -227,37 +233,58 @@ func (s *Sequence) Resync(ctx context.Context) error {
 	case s.source == nil:
 		return s.client.fail("resync", s.name, ErrInvalid, errors.New("the sequence has no source: use WithSource"))
 	}
-	return s.restore(ctx, false)
+	return s.restore(ctx, false, 0)
 }
 
 // restore raises the counter so that no number is handed out again. lost says that the caller
-// saw it missing or behind: whoever gets the lock later finds it restored and does nothing.
-func (s *Sequence) restore(ctx context.Context, lost bool) error {
+// saw it missing or behind: whoever gets the lock later finds enough there and does nothing.
+func (s *Sequence) restore(ctx context.Context, lost bool, enough int64) error {
 	return s.client.Mutex(s.name).Do(ctx, func(ctx context.Context, _ *Lease) error {
-		look, err := s.client.count(ctx, "restore", driver.Count{Name: s.name, Rule: driver.Total})
-		if err != nil {
-			return err
-		}
-		known := max(s.known(), look.Total)
-		if lost && !look.Unproven && look.Total >= known {
-			return nil // somebody else restored it
-		}
-		used := int64(0)
-		if s.source != nil {
-			if used, err = s.source(ctx); err != nil {
-				return s.client.fail("restore", s.name, nil, fmt.Errorf("the sequence's source: %w", err))
+		for {
+			mine := s.known()
+			look, err := s.client.count(ctx, "restore", driver.Count{Name: s.name, Rule: driver.Total})
+			if err != nil {
+				return err
 			}
-			if used < 0 || used > driver.MaxTotal/2 {
-				return s.client.fail("restore", s.name, ErrInvalid, fmt.Errorf("the sequence's source answered %d: it must be 0 to %d", used, int64(driver.MaxTotal/2)))
+			if lost && !look.Unproven && look.Total >= enough {
+				return nil // somebody else restored it
+			}
+			used, err := s.used(ctx)
+			if err != nil {
+				return err
+			}
+			top := max(used, mine, look.Total)
+			behind := look.Total < mine || look.Unproven && look.Total > 0
+			if top > 0 && (lost || behind) {
+				top += min(s.gap, driver.MaxTotal-top)
+			}
+			// One that was there is added to, which does nothing if it was lost since: numbers
+			// above top may have been handed out before that. One that was lost is raised, and
+			// never lowered: a holder that was paused past its lease leaves out numbers at worst,
+			// unless the counter was restored and lost again in that pause.
+			step := driver.Count{Name: s.name, Rule: driver.Raise, N: top}
+			if !look.Unproven {
+				step.Rule, step.N = driver.Total, top-look.Total
+			}
+			got, err := s.client.count(ctx, "restore", step)
+			if err != nil || !got.Unproven {
+				return err
 			}
 		}
-		top := max(used, known)
-		if lost && top > 0 {
-			top += s.gap
-		}
-		// A holder that was paused past its lease raises, and never lowers: at worst it
-		// leaves out numbers.
-		_, err = s.client.count(ctx, "restore", driver.Count{Name: s.name, Rule: driver.Raise, N: top})
-		return err
 	})
+}
+
+// used asks the source, where there is one.
+func (s *Sequence) used(ctx context.Context) (int64, error) {
+	if s.source == nil {
+		return 0, nil
+	}
+	n, err := s.source(ctx)
+	switch {
+	case err != nil:
+		return 0, s.client.fail("restore", s.name, nil, fmt.Errorf("the sequence's source: %w", err))
+	case n < 0 || n > driver.MaxTotal/2:
+		return 0, s.client.fail("restore", s.name, ErrInvalid, fmt.Errorf("the sequence's source answered %d: it must be 0 to %d", n, int64(driver.MaxTotal/2)))
+	}
+	return n, nil
 }

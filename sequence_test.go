@@ -3,6 +3,7 @@ package holdfast_test
 import (
 	"context"
 	"errors"
+	"fmt"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -205,4 +206,73 @@ func TestNothingToCountWith(t *testing.T) {
 	want(t, c.Mutex("x").Cond("x").Signal(t.Context()), holdfast.ErrUnsupported)
 	a := c.Assignment("x", holdfast.AssignmentConfig{Partitions: 1})
 	want(t, a.Run(t.Context(), nil), holdfast.ErrUnsupported)
+}
+
+// TestSequenceBehindByLess: one that asks for more numbers than the counter is behind by restores
+// it as well: others may have been given more.
+func TestSequenceBehindByLess(t *testing.T) {
+	store, a, _ := twoClients(t, holdfast.Config{})
+	used := int64(0)
+	s := a.Sequence("x", holdfast.WithGap(10), holdfast.WithSource(func(context.Context) (int64, error) { return used, nil }))
+	for range 10 {
+		next(t, s)
+	}
+	used = 500 // by others
+	forget(t, store, "x", "t 3")
+	n, err := s.Reserve(t.Context(), 100)
+	if err != nil || n.First != 511 {
+		t.Errorf("reserved %+v, %v: want 511 and on", n, err)
+	}
+}
+
+// TestResyncAfterALoss: a Resync that comes across a loss skips the gap, also where the loss
+// comes while the source is asked, and more numbers were handed out before it.
+func TestResyncAfterALoss(t *testing.T) {
+	for what, late := range map[string]bool{"before": false, "meanwhile": true} {
+		t.Run(what, func(t *testing.T) {
+			store, a, b := twoClients(t, holdfast.Config{})
+			var lose func()
+			s := a.Sequence("x", holdfast.WithGap(100), holdfast.WithSource(func(context.Context) (int64, error) {
+				if lose != nil {
+					lose()
+				}
+				return 0, nil
+			}))
+			for range 10 {
+				next(t, s)
+			}
+			last := int64(0)
+			loss := func() {
+				last = next(t, b.Sequence("x"))
+				forget(t, store, "x", "")
+				lose = nil
+			}
+			if lose = loss; !late {
+				loss()
+			}
+			if err := s.Resync(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+			if n := next(t, s); n <= last {
+				t.Errorf("%d is handed out after %d", n, last)
+			}
+		})
+	}
+}
+
+// TestSequenceUsedUp: a restoration does not take the counter beyond the last number.
+func TestSequenceUsedUp(t *testing.T) {
+	store, a, _ := twoClients(t, holdfast.Config{})
+	s := a.Sequence("x")
+	next(t, s)
+	forget(t, store, "x", fmt.Sprintf("t %d", int64(driver.MaxTotal-5)))
+	next(t, s)
+	forget(t, store, "x", "")
+	for range 2 {
+		_, err := s.Next(t.Context())
+		want(t, err, holdfast.ErrInvalid)
+		if !strings.Contains(err.Error(), "the total would exceed") {
+			t.Error(err)
+		}
+	}
 }
