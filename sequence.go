@@ -9,7 +9,8 @@ import (
 	"github.com/holdfast-go/holdfast/driver"
 )
 
-// DefaultSequenceGap is how many numbers a [Sequence] skips when its counter was lost.
+// DefaultSequenceGap is how many numbers, or blocks where it has those, a [Sequence] skips when
+// its counter was lost.
 const DefaultSequenceGap = 1000
 
 // Sequence hands out numbers that no other process gets, and that grow: every number is
@@ -58,11 +59,17 @@ func WithSource(f func(ctx context.Context) (int64, error)) SequenceOption {
 	}
 }
 
-// WithGap sets how many numbers are skipped when the sequence is restored after a loss.
-// Default: DefaultSequenceGap. Whoever was given a number before the loss and has not put it
-// to use yet is not in the source; a gap larger than the number of those keeps it unique. With 0 it
-// is the source's word alone. A sequence whose source says 0 begins at 1, without a gap; see
-// Resync for one that is introduced where numbers exist already.
+// WithGap sets how many numbers are skipped when the sequence is restored after a loss, 0 to 2^52.
+// Default: DefaultSequenceGap times the block of WithBlock, which is 1 without.
+//
+// Numbers that were handed out before the loss and not put to use yet are not in the source: single
+// ones, what Reserve took, and what is left of every handle's block. Only a gap larger than all of
+// these together keeps them unique. It counts from the source's word, so a second loss, before any
+// number was put to use after the first, leads to the same numbers again, unless a handle finds
+// out that was given some. With 0 it is the source's word alone.
+//
+// A sequence whose source says 0 begins at 1, without a gap; see Resync for one that is introduced
+// where numbers exist already.
 func WithGap(n int64) SequenceOption {
 	return func(s *Sequence) error {
 		s.gap = n
@@ -75,7 +82,8 @@ func WithGap(n int64) SequenceOption {
 
 // WithBlock has the handle take n numbers from the engine at a time and hand them out from
 // memory, millions a second. The price: numbers of different processes no longer grow in the
-// order of the calls, and up to n numbers are left out for every handle that is dropped.
+// order of the calls, and up to n numbers are left out for every handle that is dropped. Keep one
+// handle: the block is its own. See WithGap for what a block means when the counter is lost.
 func WithBlock(n int64) SequenceOption {
 	return func(s *Sequence) error {
 		s.block = n
@@ -93,11 +101,14 @@ const MaxReserve = 1 << 30
 // same engine count together. A name or option that is wrong is reported by every use, as an
 // ErrInvalid that lists all violations.
 func (c *Client) Sequence(name string, opts ...SequenceOption) *Sequence {
-	s := &Sequence{client: c, name: "sequence:" + name, gap: DefaultSequenceGap, block: 1, filling: make(chan struct{}, 1)}
+	s := &Sequence{client: c, name: "sequence:" + name, gap: -1, block: 1, filling: make(chan struct{}, 1)}
 	var v violations
 	v.check(checkPrefixed(name, s.name))
 	for _, opt := range opts {
 		v.check(opt(s))
+	}
+	if s.gap < 0 {
+		s.gap = DefaultSequenceGap * s.block
 	}
 	if err := v.join(); err != nil {
 		s.err = c.fail("sequence", name, ErrInvalid, err)

@@ -260,6 +260,29 @@ func TestResyncAfterALoss(t *testing.T) {
 	}
 }
 
+// TestSequenceLosesBlocks: what others hold in blocks and have not put to use is not handed
+// out again after a loss, though the source does not know of it.
+func TestSequenceLosesBlocks(t *testing.T) {
+	store, a, b := twoClients(t, holdfast.Config{})
+	used := int64(0)
+	opts := []holdfast.SequenceOption{
+		holdfast.WithSource(func(context.Context) (int64, error) { return used, nil }), holdfast.WithBlock(10_000),
+	}
+	mine := a.Sequence("x", opts...)
+	used = next(t, mine)
+	forget(t, store, "x", "")
+	theirs, given := b.Sequence("x", opts...), map[int64]bool{}
+	for range 9_999 {
+		for _, s := range []*holdfast.Sequence{mine, theirs} {
+			n := next(t, s)
+			if given[n] {
+				t.Fatalf("%d was handed out twice", n)
+			}
+			given[n] = true
+		}
+	}
+}
+
 // TestSequenceUsedUp: a restoration does not take the counter beyond the last number.
 func TestSequenceUsedUp(t *testing.T) {
 	store, a, _ := twoClients(t, holdfast.Config{})
