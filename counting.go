@@ -3,6 +3,7 @@ package holdfast
 import (
 	"context"
 	"errors"
+	"fmt"
 	"math/rand/v2"
 	"sync"
 	"time"
@@ -14,9 +15,8 @@ const (
 	// maxSteps is how many steps go out in one call. Beyond that the call grows longer, not cheaper.
 	maxSteps = 128
 
-	// countTimeout bounds a call that several callers share, so that an engine that hangs
-	// does not hold up those who come later for ever. Each caller leaves when its own
-	// context ends.
+	// countTimeout bounds every call, so that an engine that hangs does not hold up those who
+	// come later for ever. Each caller leaves when its own context ends.
 	countTimeout = 5 * time.Second
 )
 
@@ -63,7 +63,7 @@ func (g *counting) do(ctx context.Context, step driver.Count) driver.Counted {
 	if !g.busy {
 		g.busy = true
 		g.mu.Unlock()
-		answer := g.client.countNow(ctx, []driver.Count{step})[0]
+		answer := g.call(ctx, []driver.Count{step})[0]
 		g.next()
 		return answer
 	}
@@ -119,10 +119,8 @@ func (g *counting) take() []*countStep {
 }
 
 func (g *counting) send(batch []*countStep) {
-	ctx, cancel := context.WithTimeout(g.client.renewer.ctx, countTimeout)
-	defer cancel()
 	steps, from := merge(batch)
-	answers := g.client.countNow(ctx, steps)
+	answers := g.call(g.client.renewer.ctx, steps)
 	for i, s := range batch {
 		s.answer = answers[from[i]]
 	}
@@ -130,6 +128,29 @@ func (g *counting) send(batch []*countStep) {
 	for _, s := range batch {
 		close(s.done)
 	}
+}
+
+// call makes one call on the engine. Where it ends by itself or with the client, the errors say
+// so: callers would take that of a context for their own's.
+func (g *counting) call(ctx context.Context, steps []driver.Count) []driver.Counted {
+	bounded, cancel := context.WithTimeout(ctx, countTimeout)
+	defer cancel()
+	answers := g.client.countNow(bounded, steps)
+	closed := g.client.closed.Load()
+	if bounded.Err() == nil || ctx.Err() != nil && !closed {
+		return answers
+	}
+	for i := range answers {
+		var d *driver.Error
+		switch errors.As(answers[i].Err, &d); {
+		case d == nil || !errors.Is(d.Err, bounded.Err()):
+		case closed:
+			answers[i].Err = &driver.Error{Kind: driver.Closed, Outcome: d.Outcome}
+		default:
+			answers[i].Err = &driver.Error{Kind: driver.Unavailable, Outcome: d.Outcome, Err: fmt.Errorf("no answer within %v", countTimeout)}
+		}
+	}
+	return answers
 }
 
 // close ends the calls under way, whose context has ended by now, and those that wait.
