@@ -72,3 +72,22 @@ func TestCountingTogetherEnds(t *testing.T) {
 		})
 	}
 }
+
+// Nobody waits for a limit to let them pass when the client is closed.
+func TestLimiterWaitEndsWithTheClient(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := newClient(t, holdfast.Config{})
+		l := c.Limiter("x", holdfast.FixedWindow(1, time.Hour))
+		if err := l.Wait(t.Context(), 1); err != nil {
+			t.Fatal(err)
+		}
+		over, began := make(chan error), time.Now()
+		go func() { over <- l.Wait(t.Context(), 1) }()
+		synctest.Wait()
+		c.Close()
+		want(t, <-over, holdfast.ErrClosed)
+		if took := time.Since(began); took >= time.Hour {
+			t.Errorf("it ended after %v", took)
+		}
+	})
+}

@@ -87,6 +87,9 @@ func (l *Limiter) Wait(ctx context.Context, n int64) error {
 		case <-ctx.Done():
 			timer.Stop()
 			return l.client.fail("wait", l.step.Name, ErrHeld, ctx.Err())
+		case <-l.client.renewer.ctx.Done(): // the client was closed
+			timer.Stop()
+			return l.client.fail("wait", l.step.Name, ErrClosed, nil)
 		}
 	}
 }
