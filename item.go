@@ -2,6 +2,7 @@ package holdfast
 
 import (
 	"context"
+	"fmt"
 	"time"
 
 	"github.com/holdfast-go/holdfast/driver"
@@ -62,13 +63,21 @@ func (i *Item) Get(ctx context.Context) (ItemValue, error) {
 // has that version, 0 for one that is not stored. Otherwise it fails with ErrStale and returns what is stored
 // instead. After an error with Unknown outcome it may be stored.
 func (i *Item) CompareAndSet(ctx context.Context, version int64, data []byte, ttl time.Duration) (ItemValue, error) {
-	return i.write(ctx, "compareandset", driver.Write{Data: data, TTL: ttl, If: version})
+	return i.compare(ctx, "compareandset", driver.Write{Data: data, TTL: ttl, If: version})
 }
 
-// CompareAndDelete removes the item if it still has that version.
+// CompareAndDelete removes the item if it still has that version. It fails as CompareAndSet does.
 func (i *Item) CompareAndDelete(ctx context.Context, version int64) error {
-	_, err := i.write(ctx, "compareanddelete", driver.Write{Delete: true, If: version})
+	_, err := i.compare(ctx, "compareanddelete", driver.Write{Delete: true, If: version})
 	return err
+}
+
+// compare writes if the item has a certain version. The engine's word for any version is none.
+func (i *Item) compare(ctx context.Context, op string, w driver.Write) (ItemValue, error) {
+	if i.err == nil && w.If == driver.AnyVersion {
+		return ItemValue{}, i.client.fail(op, i.name, ErrInvalid, fmt.Errorf("version is %d: it must be 0 (nothing stored) or one that was read", w.If))
+	}
+	return i.write(ctx, op, w)
 }
 
 // Set stores data for ttl (0: for ever), whatever is there and whoever holds its lock.
