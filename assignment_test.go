@@ -110,7 +110,7 @@ func TestAssignmentChurn(t *testing.T) {
 		type handle struct{ leave, kill func() }
 		members := map[string]handle{}
 		cfg := holdfast.AssignmentConfig{TTL: time.Second}
-		for step := range 25 {
+		for step := range 12 {
 			before, had := g.begun, g.loads()
 			switch {
 			case len(members) < 2 || len(members) < 6 && random.IntN(2) == 0:
