@@ -177,9 +177,6 @@ func (m *member) serve(p *part) {
 		}
 		if wait.Err() == nil {
 			m.report("partition", p.Number, err)
-			if errors.Is(err, ErrClosed) {
-				return
-			}
 			sleep(wait, time.Second)
 		}
 	}

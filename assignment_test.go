@@ -221,3 +221,25 @@ func TestAssignmentBadInput(t *testing.T) {
 		}
 	}
 }
+
+// Work that returns at once is begun again after a pause, whatever it returns.
+func TestAssignmentWorkThatReturns(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		for _, err := range []error{nil, errors.New("failed"), holdfast.ErrClosed} {
+			c := newClient(t, holdfast.Config{})
+			ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+			begun := 0
+			got := c.Assignment("g", holdfast.AssignmentConfig{Partitions: 1}).Run(ctx, func(context.Context, *holdfast.Partition) error {
+				if begun++; begun > 100 {
+					<-ctx.Done()
+				}
+				return err
+			})
+			cancel()
+			want(t, got, context.DeadlineExceeded)
+			if begun < 30 || begun > 61 {
+				t.Errorf("work that returned %v was begun %d times in a minute", err, begun)
+			}
+		}
+	})
+}
