@@ -74,7 +74,18 @@ func (m *member) alive(v driver.Value) roster {
 	return all
 }
 
-func (m *member) join(ctx context.Context) error { return m.changeRoster(ctx, true) }
+// join takes a seat, as soon as the engine answers.
+func (m *member) join(ctx context.Context) error {
+	err := m.changeRoster(ctx, true)
+	for errors.Is(err, ErrUnavailable) && sleep(ctx, time.Second) == nil {
+		m.report("member", 0, err)
+		err = m.changeRoster(ctx, true)
+	}
+	if err != nil && ctx.Err() != nil {
+		err = m.client.fail("run", m.group, nil, ctx.Err())
+	}
+	return err
+}
 
 func (m *member) leave() {
 	ctx, cancel := context.WithTimeout(context.Background(), m.client.cfg.ReleaseTimeout)

@@ -243,3 +243,17 @@ func TestAssignmentWorkThatReturns(t *testing.T) {
 		}
 	})
 }
+
+// A member that starts while the engine does not answer joins when it does.
+func TestAssignmentBeginsInAnOutage(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		g := newGroup(t, 3)
+		g.store.Inject(func(memlock.Call) memlock.Fault { return memlock.Fault{Refuse: errors.New("down")} })
+		leave, _ := g.join("a", holdfast.AssignmentConfig{})
+		time.Sleep(time.Minute)
+		g.store.Inject(nil)
+		time.Sleep(time.Minute)
+		g.even(1)
+		leave()
+	})
+}
