@@ -26,6 +26,7 @@ type seat struct {
 	Weight   int   `json:"weight"`
 	Priority int   `json:"priority,omitempty"`
 	Seen     int64 `json:"seen"` // in ms since 1970, by the engine's clock
+	TTL      int64 `json:"ttl"`  // in ms: for how long that counts
 }
 
 type roster map[string]seat
@@ -49,25 +50,33 @@ func (m *member) changeRoster(ctx context.Context, present bool) error {
 		all := m.alive(v)
 		delete(all, m.cfg.Member)
 		if present {
-			all[m.cfg.Member] = seat{m.cfg.Weight, m.cfg.Priority, v.Now.UnixMilli()}
+			all[m.cfg.Member] = seat{m.cfg.Weight, m.cfg.Priority, v.Now.UnixMilli(), max(1, m.cfg.TTL.Milliseconds())}
 		}
 		if len(all) == 0 {
 			return &driver.Write{Delete: true}
 		}
+		longest := int64(0)
+		for _, s := range all {
+			longest = max(longest, s.TTL)
+		}
 		data, _ := json.Marshal(all)
-		return &driver.Write{Data: data, TTL: 2 * max(m.cfg.TTL, time.Millisecond)}
+		return &driver.Write{Data: data, TTL: 2 * time.Duration(longest) * time.Millisecond}
 	})
 	return err
 }
 
-// alive reads a roster. One that cannot be read is as good as none: it is written anew.
+// alive reads a roster. One that cannot be read is as good as none: it is written anew. Each
+// member's seat counts for that member's TTL. One that was seen in the future, because the
+// clock was set back since, was seen now: it runs out once somebody has written that down.
 func (m *member) alive(v driver.Value) roster {
 	all := roster{}
 	if json.Unmarshal(v.Data, &all) != nil || all == nil {
 		all = roster{}
 	}
+	now := v.Now.UnixMilli()
 	for id, s := range all {
-		if v.Now.Sub(time.UnixMilli(s.Seen)) > m.cfg.TTL {
+		s.Seen = min(s.Seen, now)
+		if all[id] = s; now-s.Seen > s.TTL {
 			delete(all, id)
 		}
 	}

@@ -2,8 +2,10 @@ package holdfast_test
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"math/rand/v2"
 	"strings"
 	"sync"
@@ -12,6 +14,7 @@ import (
 	"time"
 
 	"github.com/holdfast-go/holdfast"
+	"github.com/holdfast-go/holdfast/driver"
 	"github.com/holdfast-go/holdfast/memlock"
 )
 
@@ -253,6 +256,60 @@ func TestAssignmentBeginsInAnOutage(t *testing.T) {
 		time.Sleep(time.Minute)
 		g.store.Inject(nil)
 		time.Sleep(time.Minute)
+		g.even(1)
+		leave()
+	})
+}
+
+// Members with different TTLs, as while a setting is changed one by one, do not take each
+// other for dead.
+func TestAssignmentDifferentTTLs(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		g := newGroup(t, 10)
+		leaveA, _ := g.join("a", holdfast.AssignmentConfig{TTL: 30 * time.Second})
+		leaveB, _ := g.join("b", holdfast.AssignmentConfig{TTL: time.Second})
+		time.Sleep(time.Minute)
+		g.even(2)
+		begun := g.begun
+		time.Sleep(5 * time.Minute)
+		if g.even(2); g.begun != begun {
+			t.Errorf("%d partitions moved in a group that did not change", g.begun-begun)
+		}
+		leaveB()
+		time.Sleep(time.Minute)
+		g.even(1)
+		leaveA()
+	})
+}
+
+// A member that died is replaced, though the engine's clock was set back since it was seen.
+func TestAssignmentClockSetBack(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		g := newGroup(t, 10)
+		leave, _ := g.join("a", holdfast.AssignmentConfig{TTL: time.Second})
+		time.Sleep(10 * time.Second)
+		e := g.store.Engine()
+		defer e.Close()
+		v, err := e.ReadValue(t.Context(), "assignment:g:members")
+		if err != nil {
+			t.Fatal(err)
+		}
+		var seats map[string]map[string]int64
+		if err := json.Unmarshal(v.Data, &seats); err != nil {
+			t.Fatal(err)
+		}
+		dead := maps.Clone(seats["a"])
+		for key, n := range dead {
+			if n > 100_000_000_000 { // a time
+				dead[key] = n + (24 * time.Hour).Milliseconds()
+			}
+		}
+		seats["dead"] = dead
+		data, _ := json.Marshal(seats)
+		if _, err := e.WriteValue(t.Context(), driver.Write{Name: "assignment:g:members", Data: data, If: v.Version}); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(10 * time.Second)
 		g.even(1)
 		leave()
 	})
