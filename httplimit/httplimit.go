@@ -34,9 +34,10 @@ type Config struct {
 	// with a line of text.
 	Refuse http.Handler
 
-	// Failed answers a request when the limiter cannot: the engine is down, the key is
-	// invalid. Default: nil, the request passes; a service that must not be called more often
-	// than the rate, come what may, answers 503 here.
+	// Failed answers a request when the limiter cannot. Default: nil, the request passes when
+	// the engine is down; a service that must not be called more often than the rate, come what
+	// may, answers 503 here. One whose key or cost is invalid is answered 400 by default, and one
+	// whose context has ended 503: who hangs up at once would get around the limit otherwise.
 	Failed func(w http.ResponseWriter, r *http.Request, err error)
 
 	_ struct{}
@@ -100,11 +101,7 @@ func (l *limited) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 	d, err := l.client.Limiter(key, l.cfg.Rate).Allow(r.Context(), cost)
 	if err != nil {
-		if l.cfg.Failed != nil {
-			l.cfg.Failed(w, r, err)
-		} else {
-			l.next.ServeHTTP(w, r)
-		}
+		l.failed(w, r, err)
 		return
 	}
 	h := w.Header()
@@ -116,6 +113,20 @@ func (l *limited) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	l.next.ServeHTTP(w, r)
+}
+
+// failed answers a request that could not be counted.
+func (l *limited) failed(w http.ResponseWriter, r *http.Request, err error) {
+	switch {
+	case l.cfg.Failed != nil:
+		l.cfg.Failed(w, r, err)
+	case errors.Is(err, holdfast.ErrInvalid):
+		http.Error(w, "the request cannot be counted", http.StatusBadRequest)
+	case r.Context().Err() != nil:
+		http.Error(w, "the request has ended", http.StatusServiceUnavailable)
+	default:
+		l.next.ServeHTTP(w, r)
+	}
 }
 
 // seconds rounds up: who retries after a second that was rounded down comes too early.

@@ -1,10 +1,12 @@
 package httplimit_test
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"net/http"
 	"net/http/httptest"
+	"strings"
 	"testing"
 	"time"
 
@@ -134,5 +136,41 @@ func TestBadInput(t *testing.T) {
 		if err := make(); !errors.Is(err, holdfast.ErrInvalid) {
 			t.Errorf("%s: %v", what, err)
 		}
+	}
+}
+
+// Nobody gets around the limit with a key or cost that it cannot count, or by hanging up.
+func TestNoWayAround(t *testing.T) {
+	_, c := client(t)
+	limit, err := httplimit.Middleware(c, httplimit.Config{
+		Key: user, Rate: holdfast.Pace(1, time.Second, 1),
+		Cost: func(r *http.Request) int64 { return int64(len(r.Header.Get("Cost"))) + 1 },
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	reached := false
+	h := limit(http.HandlerFunc(func(http.ResponseWriter, *http.Request) { reached = true }))
+	request := func(ctx context.Context, user, cost string) int {
+		t.Helper()
+		w, r := httptest.NewRecorder(), httptest.NewRequestWithContext(ctx, "GET", "/", nil)
+		r.Header.Set("User", user)
+		r.Header.Set("Cost", cost)
+		h.ServeHTTP(w, r)
+		if reached {
+			t.Error("the request passed")
+		}
+		return w.Code
+	}
+	gone, cancel := context.WithCancel(t.Context())
+	cancel()
+	if code := request(gone, "alice", ""); code != http.StatusServiceUnavailable {
+		t.Errorf("a caller that is gone: %d", code)
+	}
+	if code := request(t.Context(), strings.Repeat("a", 600), ""); code != http.StatusBadRequest {
+		t.Errorf("a key that is too long: %d", code)
+	}
+	if code := request(t.Context(), "alice", "x"); code != http.StatusBadRequest {
+		t.Errorf("a cost that never passes: %d", code)
 	}
 }
