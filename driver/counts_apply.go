@@ -102,6 +102,14 @@ func (c Count) window(t *tally, now int64) Counted {
 	span := c.Window.Microseconds()
 	if t.kind == 0 || t.b <= now {
 		*t = tally{kind: 'w', b: now + span}
+		switch { // a look does not begin a window
+		case c.N == 0 && c.Rule == Window:
+			*t = tally{}
+			return Counted{}
+		case c.N == 0:
+			*t = tally{}
+			return Counted{Allowed: true, Remaining: c.Limit}
+		}
 	}
 	t.b = min(t.b, now+span)
 	left := time.Duration(t.b-now) * time.Microsecond
@@ -110,7 +118,7 @@ func (c Count) window(t *tally, now int64) Counted {
 			return Counted{Total: t.a, ResetAfter: left, Err: Failf(Invalid, "the total would exceed %d", int64(MaxTotal))}
 		}
 		t.a += c.N
-		return c.nothing(t, Counted{Total: t.a, ResetAfter: left})
+		return Counted{Total: t.a, ResetAfter: left}
 	}
 	answer := Counted{ResetAfter: left}
 	if answer.Allowed = t.a+c.N <= c.Limit; answer.Allowed {
@@ -119,14 +127,6 @@ func (c Count) window(t *tally, now int64) Counted {
 		answer.RetryAfter = left
 	}
 	answer.Total, answer.Remaining = t.a, max(0, c.Limit-t.a)
-	return c.nothing(t, answer)
-}
-
-// nothing keeps a look at what nobody counted from beginning a window.
-func (c Count) nothing(t *tally, answer Counted) Counted {
-	if t.a == 0 && c.N == 0 {
-		*t, answer.ResetAfter = tally{}, 0
-	}
 	return answer
 }
 

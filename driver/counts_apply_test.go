@@ -78,6 +78,27 @@ func TestWindow(t *testing.T) {
 
 // TestLimits counts at random and checks against a list of everything that was let through:
 // what RetryAfter promises, and that no window had more than the rule lets.
+// A look changes nothing: neither does it begin a window, nor end one whose total is 0 again.
+func TestWindowLooks(t *testing.T) {
+	p := newTape(t)
+	look := driver.Count{Rule: driver.Window, Window: time.Minute}
+	if a := p.step(look); a != (driver.Counted{}) || p.data != nil {
+		t.Errorf("a look at nothing: %+v, keeps %q", a, p.data)
+	}
+	for _, n := range []int64{5, -5} {
+		p.step(driver.Count{Rule: driver.Window, Window: time.Minute, N: n})
+	}
+	before := string(p.data)
+	p.now = p.now.Add(20 * time.Second)
+	if a := p.step(look); a.ResetAfter != 40*time.Second || string(p.data) != before {
+		t.Errorf("a look at a window with nothing in it: %+v, keeps %q instead of %q", a, p.data, before)
+	}
+	p.now = p.now.Add(40 * time.Second)
+	if a := p.step(look); a != (driver.Counted{}) || p.data != nil {
+		t.Errorf("a look at a window that is over: %+v, keeps %q", a, p.data)
+	}
+}
+
 func TestLimits(t *testing.T) {
 	seed := rand.Uint64()
 	t.Logf("seed %d", seed)

@@ -46,25 +46,26 @@ function rules.raise(kept, n)
   return {'t', total, term = mastership()}, total
 end
 
+-- The third result is whether the window begins with this step. A look does not begin one.
 local function open(kept, span)
-  if not kept or kept[2] <= micros then return 0, micros + span end
-  return kept[1], math.min(kept[2], micros + span)
+  if not kept or kept[2] <= micros then return 0, micros + span, true end
+  return kept[1], math.min(kept[2], micros + span), false
 end
 
 function rules.window(kept, n, limit, burst, window)
-  local total, till = open(kept, window * 1000)
+  local total, till, new = open(kept, window * 1000)
+  if new and n == 0 then return nil, 0 end
   if math.abs(total + n) > MOST then return kept, BOUND end
   total = total + n
-  if total == 0 and n == 0 then return nil, 0 end
   return {'w', total, till}, total, false, false, 0, 0, till - micros
 end
 
 function rules.fixed(kept, n, limit, burst, window)
-  local total, till = open(kept, window * 1000)
+  local total, till, new = open(kept, window * 1000)
+  if new and n == 0 then return nil, 0, false, true, limit, 0, 0 end
   local allowed, retry = total + n <= limit, 0
   if allowed then total = total + n else retry = till - micros end
   local left = math.max(0, limit - total)
-  if total == 0 and n == 0 then return nil, 0, false, allowed, left, retry, 0 end
   return {'w', total, till}, total, false, allowed, left, retry, till - micros
 end
 
