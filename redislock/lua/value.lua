@@ -27,7 +27,8 @@ if v then
   head, fence, data = string.match(v, '^(%d+) (%d+)\n(.*)$')
   if not head then return redis.error_reply('WRONGTYPE what is stored is no value of holdfast') end
   version, fence = tonumber(head), tonumber(fence)
-  left = math.max(0, redis.call('PTTL', KEYS[3]))
+  left = redis.call('PTTL', KEYS[3])
+  left = left == -1 and 0 or math.max(1, left) -- 0 stands for ever, not for the last millisecond
 end
 
 local function reply(word)
