@@ -30,12 +30,14 @@ type Engine struct {
 	life context.Context // ends when no call of a user is left
 	end  context.CancelFunc
 
-	claims claims
-	sender sender
+	claims  claims
+	sender  sender
+	watches watches // of values
 }
 
 var _ interface {
 	driver.Engine
+	driver.Values
 	driver.Inspector
 	driver.Diagnoser
 } = (*Engine)(nil)
@@ -61,6 +63,7 @@ func New(client *clientv3.Client, cfg Config) (*Engine, error) {
 	e.life, e.end = context.WithCancel(context.Background())
 	e.claims.init(e)
 	e.sender.engine = e
+	e.watches.init(e)
 	return e, nil
 }
 
@@ -115,6 +118,7 @@ func (e *Engine) Close() error {
 	}
 	e.end()
 	e.claims.stop()
+	e.watches.close()
 	e.work.Wait()
 	e.revoke()
 	if e.owned {

@@ -99,19 +99,32 @@ func (e *Engine) List(ctx context.Context, prefix string, limit int) ([]driver.I
 	return infos, nil
 }
 
-// collect reads all keys that begin with start, by name.
+// collect reads all keys that begin with start, by name. It leaves out those of values, which
+// may be large.
 func (e *Engine) collect(ctx context.Context, start string) (map[string][]entry, error) {
 	byName := map[string][]entry{}
 	from, end := start, clientv3.GetPrefixRangeEnd(start)
 	if start == "" {
 		from, end = "\x00", "\x00" // all there are
 	}
+	values := e.cfg.Prefix + valueKeys
+	if !strings.HasPrefix(values, start) {
+		return byName, e.collectRange(ctx, from, end, byName)
+	}
+	err := e.collectRange(ctx, from, values, byName)
+	if err == nil {
+		err = e.collectRange(ctx, clientv3.GetPrefixRangeEnd(values), end, byName)
+	}
+	return byName, err
+}
+
+func (e *Engine) collectRange(ctx context.Context, from, end string, byName map[string][]entry) error {
 	for {
 		bounded, cancel := e.bound(ctx)
 		resp, err := e.client.Get(bounded, from, clientv3.WithRange(end), clientv3.WithLimit(page))
 		cancel()
 		if err != nil {
-			return nil, err
+			return err
 		}
 		for _, kv := range resp.Kvs {
 			if name, ok := e.cfg.nameOf(string(kv.Key)); ok {
@@ -119,7 +132,7 @@ func (e *Engine) collect(ctx context.Context, start string) (map[string][]entry,
 			}
 		}
 		if !resp.More {
-			return byName, nil
+			return nil
 		}
 		from = string(resp.Kvs[len(resp.Kvs)-1].Key) + "\x00"
 	}
