@@ -8,8 +8,9 @@ import (
 	"github.com/holdfast-go/holdfast/driver"
 )
 
-// Engine is the engine on ZooKeeper. It implements driver.Engine, driver.Inspector and
-// driver.Diagnoser. It has one session, whose death ends everything that it holds.
+// Engine is the engine on ZooKeeper. It implements driver.Engine, driver.Values,
+// driver.Inspector and driver.Diagnoser. It has one session, whose death ends everything that it
+// holds; values live on.
 type Engine struct {
 	cfg     Config
 	caps    driver.Capabilities
@@ -24,7 +25,15 @@ type Engine struct {
 	work   sync.WaitGroup // calls, and what is left to do behind them
 
 	persistent bool // the servers have no container nodes
+	sweeping   bool // see beginSweeping
 }
+
+var _ interface {
+	driver.Engine
+	driver.Values
+	driver.Inspector
+	driver.Diagnoser
+} = (*Engine)(nil)
 
 func newEngine(cfg Config) *Engine {
 	e := &Engine{cfg: cfg, clock: driver.BootClock(), done: make(chan struct{}), shares: make(map[driver.Token]*share)}

@@ -30,6 +30,7 @@ func TestEnsemble(t *testing.T) {
 		{"LaggingServer", testLaggingServer},
 		{"FollowerParted", testFollowerParted},
 		{"LeaderKilled", testLeaderKilled},
+		{"CountOverLeaderKilled", testCountOverLeaderKilled},
 		{"LeaderFrozen", testLeaderFrozen},
 		{"AllRestarted", testAllRestarted},
 		{"History", testHistory},

@@ -1,6 +1,12 @@
 package zklock
 
-import "context"
+import (
+	"context"
+	"time"
+
+	"github.com/holdfast-go/holdfast/driver"
+	"github.com/holdfast-go/holdfast/internal/envelope"
+)
 
 // Watches counts the watches that the library keeps for the engine.
 func (e *Engine) Watches() int { return e.watches.count() }
@@ -11,6 +17,24 @@ func (e *Engine) ProveIn(ctx context.Context, later int64, node string) error {
 	id := e.session.id
 	e.session.mu.Unlock()
 	_, err := e.prove(ctx, id+later, []string{node}, nil)
+	return err
+}
+
+// Sweep deletes the values that had ended by then.
+func (e *Engine) Sweep(ctx context.Context, then time.Time) (int, error) {
+	return e.sweepOnce(ctx, then)
+}
+
+// WriteAfter is a write during which between happens after it has read.
+func (e *Engine) WriteAfter(ctx context.Context, name, text string, between func()) error {
+	s, err := e.readStored(ctx, e.valuePath(name), true)
+	if err != nil {
+		return err
+	}
+	between()
+	next := envelope.Seal(&driver.Write{Data: []byte(text)}, s.value())
+	next.Note = newGuard(0)
+	_, err = e.commit(ctx, e.valuePath(name), &s, &next, false)
 	return err
 }
 

@@ -56,6 +56,14 @@ var onOneServer = map[string]func(*testing.T, *testserver.ZooKeeperServer){
 	"ServerSilent":           testServerSilent,
 	"Diagnose":               testDiagnose,
 	"CloseWhileDisconnected": testCloseWhileDisconnected,
+	"Coordination":           testCoordination,
+	"ValueNodes":             testValueNodes,
+	"ValueAnotherNode":       testValueAnotherNode,
+	"ValueSweep":             testValueSweep,
+	"ManyAwaitOneValue":      testManyAwaitOneValue,
+	"AwaitValueCut":          testAwaitValueCut,
+	"ValueReplyCut":          testValueReplyCut,
+	"ForeignValue":           testForeignValue,
 }
 
 // TestOneServer runs it on one server that all share.

@@ -21,10 +21,12 @@ type watch struct {
 	changed chan struct{} // closed when something changed, or when that cannot be told any more
 }
 
-// watched is a node, or the children of one.
+// watched is a node, or the children of one. There may be no such node where absent says so;
+// then its creation is a change.
 type watched struct {
 	path     string
 	children bool
+	absent   bool
 }
 
 // count says how many watches there may be.
@@ -35,7 +37,7 @@ func (w *watches) count() int {
 }
 
 // on returns a watch on a node, or the children of one. It has changed soon when there is no
-// such node.
+// such node, unless target.absent.
 func (w *watches) on(target watched) *watch {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -67,8 +69,12 @@ func (w *watches) on(target watched) *watch {
 }
 
 func (w *watches) set(target watched) (<-chan zk.Event, error) {
-	if target.children {
+	switch {
+	case target.children:
 		_, _, events, err := w.session.conn.ChildrenW(target.path)
+		return events, err
+	case target.absent:
+		_, _, events, err := w.session.conn.ExistsW(target.path)
 		return events, err
 	}
 	_, _, events, err := w.session.conn.GetW(target.path)
