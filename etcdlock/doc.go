@@ -28,6 +28,13 @@
 // anybody else can get its lock, by its own clock, whatever the client library says: nothing
 // here rests on that to notice a session's end.
 //
+// # Values
+//
+// What the types beside locks store is one key each, whose version is its revision and whose
+// writes are conditional on it. When a value ends goes by the wall clocks of those who read and
+// write, for etcd tells nobody the time: machines whose clocks differ see that much of a TTL, or
+// of a window of a counter or limiter, more or less. Versions and fences do not depend on clocks.
+//
 // # What it does not do
 //
 // It cannot stop a holder that was paused past the end of its lease: only a resource that checks

@@ -247,7 +247,7 @@ func TestFaultValueAnswerLost(t *testing.T) {
 	e, other := l.engine(m.Proxy().Addr()), l.engine(m.Addr())
 	was := l.put(e, "n", "x", 0)
 	m.Proxy().CutReplyTo("holdfast value 1 ") // what only a write sends
-	_, err := e.WriteValue(l.patience(), driver.Write{Name: "n", Data: []byte("y"), If: was.Version})
+	_, err := e.WriteValue(l.patience(), driver.Write{Name: "n", Data: []byte("y"), If: was.Version, TTL: time.Hour})
 	var d *driver.Error
 	if !errors.As(err, &d) || d.Kind != driver.Unavailable || d.Outcome != driver.Unknown || m.Proxy().Stats().Faults != 1 {
 		t.Fatalf("after %d faults: %v, want an unknown outcome", m.Proxy().Stats().Faults, err)
@@ -259,6 +259,12 @@ func TestFaultValueAnswerLost(t *testing.T) {
 	if _, err := e.WriteValue(l.patience(), driver.Write{Name: "n", If: was.Version}); err == nil {
 		t.Error("it was written over")
 	}
+	for range 20 { // it keeps its lease
+		time.Sleep(10 * time.Millisecond)
+		if v, err = other.ReadValue(l.patience(), "n"); err != nil || v.Version == 0 {
+			t.Fatalf("stored is %+v, %v", v, err)
+		}
+	}
 	m.Proxy().FreezeDown()
 	ctx, cancel := context.WithTimeout(context.Background(), 50*time.Millisecond)
 	defer cancel()
@@ -267,6 +273,32 @@ func TestFaultValueAnswerLost(t *testing.T) {
 		t.Errorf("a read without an answer: %v", err)
 	}
 	m.Proxy().Heal()
+}
+
+// Many write whatever is there with fences of their own: the highest stays, whoever comes last.
+func TestValueFenceRace(t *testing.T) {
+	const users, each = 8, 10
+	l := newLab(t, testserver.EtcdOptions{})
+	var all sync.WaitGroup
+	for i := range users {
+		e := l.engine(l.cluster.Addrs()...)
+		all.Go(func() {
+			for k := range each {
+				fence := int64(1 + k*users + (i+k)%users)
+				v, err := e.WriteValue(l.patience(), driver.Write{Name: "n", Fence: fence, If: driver.AnyVersion})
+				var d *driver.Error
+				stale := errors.As(err, &d) && d.Kind == driver.Stale
+				if err != nil && !stale || stale != (v.Fence > fence) {
+					t.Errorf("a write with fence %d: %+v, %v", fence, v, err)
+				}
+			}
+		})
+	}
+	all.Wait()
+	v, err := l.engine(l.cluster.Addrs()...).ReadValue(l.patience(), "n")
+	if err != nil || v.Fence != users*each {
+		t.Errorf("stored is %+v, %v, want fence %d", v, err, users*each)
+	}
 }
 
 // A key that something else wrote is neither read nor written over.

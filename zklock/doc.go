@@ -14,6 +14,7 @@
 //	Root/n/_c_UUID-__READ__0000000009          a reader
 //	Root/n/leases/_c_UUID-lease-0000000003     a permit
 //	Root/n/locks/_c_UUID-lock-0000000001       who waits for permits
+//	Root/%values/n                             a value, with a guard below it
 //
 // The nodes of requests are ephemeral and sequential, those above them containers. A lock is
 // held by the first in its queue. In the node is the owner's label, as JSON.
@@ -25,4 +26,11 @@
 // goes on. While the engine lives it deletes by itself the nodes of shares that were not
 // renewed; when the process is gone the servers do so at the end of the session, up to
 // Config.SessionTimeout later. See docs/zklock.md.
+//
+// # Values
+//
+// What the types beside locks store is a persistent node each, whose version is the transaction
+// of its last write. When a value ends goes by the wall clocks of those who read and write:
+// machines whose clocks differ see that much of a TTL, or of a window of a counter or limiter,
+// more or less. Versions and fences do not depend on clocks.
 package zklock

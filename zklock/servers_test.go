@@ -64,6 +64,7 @@ var onOneServer = map[string]func(*testing.T, *testserver.ZooKeeperServer){
 	"AwaitValueCut":          testAwaitValueCut,
 	"ValueReplyCut":          testValueReplyCut,
 	"ForeignValue":           testForeignValue,
+	"ValueFenceRace":         testValueFenceRace,
 }
 
 // TestOneServer runs it on one server that all share.

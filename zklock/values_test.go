@@ -223,6 +223,33 @@ func testValueReplyCut(t *testing.T, s *testserver.ZooKeeperServer) {
 	}
 }
 
+// testValueFenceRace: many write whatever is there with fences of their own. The highest stays,
+// whoever comes last.
+func testValueFenceRace(t *testing.T, s *testserver.ZooKeeperServer) {
+	const users, each = 8, 10
+	l := newLab(t, s.Addr(), patient)
+	var all sync.WaitGroup
+	for i := range users {
+		e := l.open()
+		all.Go(func() {
+			for k := range each {
+				fence := int64(1 + k*users + (i+k)%users)
+				v, err := e.WriteValue(l.context(), driver.Write{Name: "n", Fence: fence, If: driver.AnyVersion})
+				var d *driver.Error
+				stale := errors.As(err, &d) && d.Kind == driver.Stale
+				if err != nil && !stale || stale != (v.Fence > fence) {
+					t.Errorf("a write with fence %d: %+v, %v", fence, v, err)
+				}
+			}
+		})
+	}
+	all.Wait()
+	v, err := l.open().ReadValue(l.context(), "n")
+	if err != nil || v.Fence != users*each {
+		t.Errorf("stored is %+v, %v, want fence %d", v, err, users*each)
+	}
+}
+
 // testForeignValue: a node that something else created is neither read nor written over.
 func testForeignValue(t *testing.T, s *testserver.ZooKeeperServer) {
 	l := newLab(t, s.Addr(), patient)
