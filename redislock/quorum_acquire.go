@@ -35,7 +35,7 @@ type candidate struct {
 	// Of a call that waits.
 	arrived   int64         // µs
 	wakes     chan wakeup   // nil before it stands in line
-	holders   []string      // tokens of those who held the lock at each node when it was last asked
+	holders   []string      // tokens of those who held the lock at each node when it last said so
 	withdrawn chan struct{} // closed by a release of its token
 }
 
@@ -65,7 +65,7 @@ func (q *Quorum) Acquire(ctx context.Context, req driver.Request) (driver.Grant,
 	if err != nil {
 		return driver.Grant{}, err
 	}
-	c := &candidate{q: q, req: &req, key: key, holders: make([]string, len(q.nodes))}
+	c := q.newCandidate(&req, key)
 	if h := q.holdOf(req.Token); h != nil {
 		return c.again(ctx, h)
 	}
@@ -79,6 +79,10 @@ func (q *Quorum) Acquire(ctx context.Context, req driver.Request) (driver.Grant,
 	}
 	c.settle(d.undo)
 	return driver.Grant{}, d.Error
+}
+
+func (q *Quorum) newCandidate(req *driver.Request, key string) *candidate {
+	return &candidate{q: q, req: req, key: key, holders: make([]string, len(q.nodes))}
 }
 
 // settle waits until what was granted by some has gone back: who was refused holds nothing.
@@ -287,7 +291,7 @@ func (a *attempt) lose(ctx context.Context, h *hold) *defeat {
 func (a *attempt) look(r *round, left *time.Duration) (split bool, holder *driver.Holder) {
 	q := a.c.q
 	counts := make(map[string]int)
-	clear(a.c.holders)
+	a.c.holders = make([]string, len(r.answers))
 	var lefts []time.Duration
 	unknown, free, most := 0, 0, 0
 	for i, ans := range r.answers {
