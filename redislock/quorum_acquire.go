@@ -2,8 +2,7 @@ package redislock
 
 import (
 	"context"
-	"crypto/sha256"
-	"encoding/binary"
+	"crypto/rand"
 	"slices"
 	"strings"
 	"time"
@@ -28,7 +27,6 @@ type candidate struct {
 	q      *Quorum
 	req    *driver.Request
 	key    string
-	number uint64         // of attempts so far
 	splits int            // how often in a row the vote was split
 	holder *driver.Holder // as far as is known
 
@@ -105,9 +103,8 @@ func (c *candidate) attempt(ctx context.Context, op byte) (driver.Grant, *defeat
 		if unknown != nil {
 			return driver.Grant{}, unknown
 		}
-		c.number++
 		q.attempts.Add(1)
-		a := &attempt{c: c, errand: errand{key: c.key, id: c.sign(c.number), ttl: millis(c.req.TTL), span: c.req.Span, epoch: epoch}}
+		a := &attempt{c: c, errand: errand{key: c.key, id: c.sign(), ttl: millis(c.req.TTL), span: c.req.Span, epoch: epoch}}
 		a.op = string(op) + formatInt(int64(c.req.Span)) + " " + formatInt(q.wall().UnixMicro())
 		if op == 'X' {
 			a.op += " " + formatInt(c.arrived)
@@ -124,16 +121,16 @@ func (c *candidate) attempt(ctx context.Context, op byte) (driver.Grant, *defeat
 	}
 }
 
-// sign is how the n-th attempt signs: with the owner's label and a token that only this
-// request can have.
-func (c *candidate) sign(n uint64) string {
-	seed := binary.BigEndian.AppendUint64(c.req.Token[:], n)
-	sum := sha256.Sum256(seed)
-	token := encodeToken(driver.Token(sum[:len(driver.Token{})]))
+// sign is how an attempt signs: with the owner's label and a token that was never used before.
+// It is not made from the request's, which comes again when the caller repeats the request:
+// what is under way of the tries before would be taken for this one's, and end it.
+func (c *candidate) sign() string {
+	var t driver.Token
+	_, _ = rand.Read(t[:]) // never fails, see crypto/rand
 	if c.req.Owner == "" {
-		return token
+		return encodeToken(t)
 	}
-	return c.req.Owner + " " + token
+	return c.req.Owner + " " + encodeToken(t)
 }
 
 // attempt is one try to get a majority.

@@ -1,0 +1,79 @@
+package redislock_test
+
+import (
+	"strings"
+	"testing"
+
+	"github.com/holdfast-go/holdfast/driver"
+	"github.com/holdfast-go/holdfast/internal/testserver"
+	"github.com/holdfast-go/holdfast/redislock"
+)
+
+// threeNodes is three servers whose leases outlive the test, and proxies before them.
+func threeNodes(t *testing.T) (*house, []*testserver.TCPProxy) {
+	t.Helper()
+	t.Parallel()
+	h := &house{T: t, servers: nodes(t, 3, testserver.RedisOptions{}), cfg: redislock.QuorumConfig{MaxTTL: labTTL, Group: "three"}}
+	found(t, addrsOf(h.servers), h.cfg)
+	var proxies []*testserver.TCPProxy
+	for _, s := range h.servers {
+		proxies = append(proxies, testserver.Proxy(t, s.Addr()))
+	}
+	return h, proxies
+}
+
+// behindProxies returns an engine that has used its connections.
+func (h *house) behindProxies(proxies []*testserver.TCPProxy) *redislock.Quorum {
+	h.Helper()
+	var addrs []string
+	for _, p := range proxies {
+		addrs = append(addrs, p.Addr())
+	}
+	e := quorumOn(h, addrs, h.cfg)
+	h.Cleanup(func() { e.Close() })
+	h.giveBack(e, h.take(e, ask("warm", labTTL)))
+	return e
+}
+
+// take acquires for req and returns the claim.
+func (h *house) take(e *redislock.Quorum, req driver.Request) driver.Claim {
+	h.Helper()
+	g, err := e.Acquire(h.patience(), req)
+	if err != nil {
+		h.Fatalf("acquire %q: %v", req.Name, err)
+	}
+	return req.Claim(g)
+}
+
+func (h *house) giveBack(e *redislock.Quorum, c driver.Claim) {
+	h.Helper()
+	if err := e.Release(h.patience(), c); err != nil {
+		h.Fatalf("release %q: %v", c.Name, err)
+	}
+}
+
+// allHave waits until the key is there at every node, or at none.
+func (h *house) allHave(key string, there int64) {
+	h.Helper()
+	for _, s := range h.servers {
+		comesTrue(h.T, key+" is there or gone", func() bool { return must(h.T, s, "EXISTS", key) == there })
+	}
+}
+
+// TestQuorumAttemptsDiffer: a request that is made again, with the token that it had, signs in
+// another way: what is still under way of the first try must not give back what the second has.
+func TestQuorumAttemptsDiffer(t *testing.T) {
+	h, proxies := threeNodes(t)
+	e := h.behindProxies(proxies)
+	req := ask("name", labTTL)
+	signed := func() string {
+		c := h.take(e, req)
+		defer h.giveBack(e, c)
+		value, _ := must(t, h.servers[0], "GET", "holdfast:name").(string)
+		id, _, _ := strings.Cut(value[strings.Index(value, " ")+1:], " ")
+		return id
+	}
+	if a, b := signed(), signed(); a == b || len(a) != 22 || len(b) != 22 {
+		t.Errorf("two tries have signed %q and %q", a, b)
+	}
+}
