@@ -112,7 +112,9 @@ func (c *candidate) attempt(ctx context.Context, op byte) (driver.Grant, *defeat
 		h, d := a.run(ctx)
 		if d == nil {
 			h.expiry = h.sent.Add(c.req.TTL)
-			q.keep(c.req.Token, h)
+			if !q.keep(c, h) {
+				return driver.Grant{}, &defeat{Error: driver.Fail(driver.NotHeld, errWithdrawn), undo: q.giveBack(h)}
+			}
 			return driver.Grant{Fence: h.fence - int64(h.numbers) + 1, FenceSpan: h.numbers, Sent: h.sent}, nil
 		}
 		if a.result != protocol.Moved || epochs == maxEpochs || ctx.Err() != nil {

@@ -58,12 +58,18 @@ func (h *hold) prolong(fence int64, sent driver.Instant, ttl time.Duration) {
 // manyHolds is how many holds are kept before those are looked for that nobody gave back.
 const manyHolds = 1024
 
-// keep takes a hold down. Holds that have run out without being given back are dropped now and
+// keep takes down what a call has won, and reports false where its token was released meanwhile.
+// Holds that have run out without being given back are dropped now and
 // then: nothing on the nodes is theirs any more.
-func (q *Quorum) keep(t driver.Token, h *hold) {
+func (q *Quorum) keep(c *candidate, h *hold) bool {
 	now := q.clock.Now()
 	q.mu.Lock()
 	defer q.mu.Unlock()
+	select {
+	case <-c.withdrawn: // it is closed under q.mu
+		return false
+	default:
+	}
 	if len(q.holds) >= q.sweepAt {
 		for t, h := range q.holds {
 			h.mu.Lock()
@@ -74,7 +80,8 @@ func (q *Quorum) keep(t driver.Token, h *hold) {
 		}
 		q.sweepAt = max(manyHolds, 2*len(q.holds))
 	}
-	q.holds[t] = h
+	q.holds[c.req.Token] = h
+	return true
 }
 
 func (q *Quorum) holdOf(t driver.Token) *hold {
@@ -221,11 +228,11 @@ func (q *Quorum) Release(ctx context.Context, claim driver.Claim) error {
 		return err
 	}
 	defer q.leave()
-	h := q.holdOf(claim.Token)
-	if h == nil {
-		if q.withdraw(claim.Token) {
-			return nil
-		}
+	h, withdrawn := q.holdOrWithdraw(claim.Token)
+	switch {
+	case withdrawn:
+		return nil
+	case h == nil:
 		return driver.Fail(driver.NotHeld, nil)
 	}
 	r := q.giveBack(h)

@@ -3,6 +3,7 @@ package redislock_test
 import (
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/holdfast-go/holdfast/driver"
 	"github.com/holdfast-go/holdfast/internal/testserver"
@@ -32,7 +33,17 @@ func (h *house) behindProxies(proxies []*testserver.TCPProxy) *redislock.Quorum 
 	e := quorumOn(h, addrs, h.cfg)
 	h.Cleanup(func() { e.Close() })
 	h.giveBack(e, h.take(e, ask("warm", labTTL)))
-	return e
+	h.allHave("holdfast:warm", 0)
+	for sent := -1; ; time.Sleep(20 * time.Millisecond) { // until the last answer has arrived
+		all := 0
+		for _, p := range proxies {
+			all += p.Stats().Bytes[testserver.Down]
+		}
+		if all == sent {
+			return e
+		}
+		sent = all
+	}
 }
 
 // take acquires for req and returns the claim.
@@ -76,4 +87,35 @@ func TestQuorumAttemptsDiffer(t *testing.T) {
 	if a, b := signed(), signed(); a == b || len(a) != 22 || len(b) != 22 {
 		t.Errorf("two tries have signed %q and %q", a, b)
 	}
+}
+
+// TestQuorumWithdrawnWhileItWins: a waiting call whose token is released while the nodes grant it
+// the lock does not return with the lock, and leaves nothing behind.
+func TestQuorumWithdrawnWhileItWins(t *testing.T) {
+	h, proxies := threeNodes(t)
+	e := h.behindProxies(proxies)
+	req := ask("name", labTTL)
+	req.Wait = true
+	for _, p := range proxies {
+		p.FreezeDown()
+	}
+	ended := make(chan error, 1)
+	go func() {
+		_, err := e.Acquire(h.patience(), req)
+		ended <- err
+	}()
+	h.allHave("holdfast:name", 1)
+	h.giveBack(e, req.Claim(driver.Grant{Fence: 1, FenceSpan: 1}))
+	for _, p := range proxies {
+		p.Thaw()
+	}
+	select {
+	case err := <-ended:
+		if err == nil {
+			t.Error("a request that was withdrawn has got the lock")
+		}
+	case <-time.After(labPatience):
+		t.Fatal("the call does not end")
+	}
+	h.allHave("holdfast:name", 0)
 }

@@ -262,14 +262,20 @@ func (q *Quorum) delist(c *candidate) {
 	}
 }
 
-// withdraw ends the call that waits with that token, if there is one.
-func (q *Quorum) withdraw(t driver.Token) bool {
+var errWithdrawn = errors.New("its token was released while the request waited")
+
+// holdOrWithdraw returns what a token holds, or ends the call that waits with it: then the call
+// gives back what it wins from now on.
+func (q *Quorum) holdOrWithdraw(t driver.Token) (h *hold, withdrawn bool) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
+	if h = q.holds[t]; h != nil {
+		return h, false
+	}
 	c := q.waiting[t]
 	if c != nil {
 		close(c.withdrawn)
 		delete(q.waiting, t)
 	}
-	return c != nil
+	return nil, c != nil
 }
