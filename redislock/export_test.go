@@ -2,6 +2,7 @@ package redislock
 
 import (
 	"context"
+	"time"
 
 	"github.com/holdfast-go/holdfast/redislock/internal/protocol"
 )
@@ -33,3 +34,6 @@ func (q *Quorum) Serving() int {
 
 // Look asks all nodes how they are.
 func (q *Quorum) Look(ctx context.Context) { q.statuses(ctx) }
+
+// SetWall gives the engine another clock to propose fences by. It comes before its first call.
+func (q *Quorum) SetWall(wall func() time.Time) { q.wall = wall }

@@ -65,7 +65,9 @@ func (q *Quorum) Acquire(ctx context.Context, req driver.Request) (driver.Grant,
 	}
 	c := q.newCandidate(&req, key)
 	if h := q.holdOf(req.Token); h != nil {
-		return c.again(ctx, h)
+		if g, err, held := c.again(ctx, h); held {
+			return g, err
+		}
 	}
 	if req.Wait && q.enlist(c) {
 		defer q.delist(c)
@@ -325,24 +327,37 @@ func (a *attempt) look(r *round, left *time.Duration) (split bool, holder *drive
 func never([]protocol.Answer) bool { return false }
 
 // again asks anew under the token that has won before, as the answer may have been lost: the
-// hold is moved to a larger fence. What is held stays held when that fails.
-func (c *candidate) again(ctx context.Context, h *hold) (driver.Grant, error) {
+// hold is moved to a larger fence. What is held stays held when that is not decided. It reports
+// false where the hold is gone, and the request is as good as new.
+func (c *candidate) again(ctx context.Context, h *hold) (g driver.Grant, err error, held bool) {
 	q := c.q
-	move := h.errand
-	from := h.last()
-	to := max(from+1, q.wall().UnixMicro())
-	move.op, move.ttl, move.epoch = "m"+formatInt(from)+" "+formatInt(to), millis(c.req.TTL), q.currentEpoch()
-	r := q.newRound(move, func(answers []protocol.Answer) bool { return q.size.Vouched(answers) != protocol.Undecided }).submit()
-	r.await(ctx)
-	r.end(false)
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	if q.size.Vouched(r.answers) == protocol.Won && protocol.Left(r.sent, q.clock.Now(), c.req.TTL) > 0 {
-		h.prolong(to, r.sent, c.req.TTL)
-		return driver.Grant{Fence: to, FenceSpan: 1, Sent: r.sent}, nil
+	for epochs := 1; ; epochs++ {
+		epoch, unknown := q.knownEpoch(ctx) // one for all nodes, as for any round
+		if unknown != nil {
+			return g, unknown.Error, true
+		}
+		move := h.errand
+		move.ttl, move.epoch = millis(c.req.TTL), epoch
+		var to int64
+		move.op, to = h.move()
+		r := q.newRound(move, func(answers []protocol.Answer) bool { return q.size.Vouched(answers) != protocol.Undecided }).submit()
+		r.await(ctx)
+		r.end(true)
+		r.mu.Lock()
+		result, e := q.size.Vouched(r.answers), &QuorumError{Status: QuorumMissing, Nodes: r.results(), need: q.size.Majority()}
+		r.mu.Unlock()
+		switch {
+		case result == protocol.Won && protocol.Left(r.sent, q.clock.Now(), c.req.TTL) > 0:
+			h.prolong(to, r.sent, c.req.TTL)
+			return driver.Grant{Fence: to, FenceSpan: 1, Sent: r.sent}, nil, true
+		case result == protocol.Conflicted:
+			q.giveUp(c.req.Token, h)
+			return g, nil, false
+		case result == protocol.Moved && epochs < maxEpochs && ctx.Err() == nil:
+			continue
+		}
+		return g, &driver.Error{Kind: driver.Unavailable, Outcome: driver.Unknown, Err: withCause(ctx, e)}, true
 	}
-	e := &QuorumError{Status: QuorumMissing, Nodes: r.results(), need: q.size.Majority()}
-	return driver.Grant{}, &driver.Error{Kind: driver.Unavailable, Outcome: driver.Unknown, Err: withCause(ctx, e)}
 }
 
 // nap pauses, and reports false when ctx ended meanwhile.

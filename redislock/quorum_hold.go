@@ -19,6 +19,7 @@ type hold struct {
 
 	mu     sync.Mutex
 	fence  int64
+	next   int64          // that it was asked to move to, 0 where it is not known to be under way
 	expiry driver.Instant // when it is over unless it is renewed
 	dead   bool           // not won, or given back: what a node grants now goes back
 }
@@ -42,17 +43,38 @@ func (h *hold) bury() {
 	h.dead = true
 }
 
-func (h *hold) last() int64 {
+// move is the op that moves the hold to another fence, the next one: on a majority of the nodes
+// nothing was given out since the one that it has. As long as it is not known whether the nodes
+// have done so it is the same again.
+func (h *hold) move() (op string, next int64) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	return h.fence
+	if h.next == 0 {
+		h.next = h.fence + 1
+	}
+	return "m" + formatInt(h.fence) + " " + formatInt(h.next), h.next
+}
+
+// vouch is the op that renews the hold, and the fence that it confirms. Nodes that have moved
+// refuse a vouch for the fence from before, so while a move is undecided it is that.
+func (h *hold) vouch() (op string, fence int64) {
+	h.mu.Lock()
+	moving, fence := h.next != 0, h.fence
+	h.mu.Unlock()
+	if moving {
+		return h.move()
+	}
+	return "v" + formatInt(fence) + " 1", fence
 }
 
 // prolong notes that a majority has vouched for the fence in a round that began at sent.
 func (h *hold) prolong(fence int64, sent driver.Instant, ttl time.Duration) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	h.fence, h.expiry = fence, sent.Add(ttl)
+	if fence == h.next {
+		h.next = 0
+	}
+	h.fence, h.expiry = max(h.fence, fence), sent.Add(ttl)
 }
 
 // manyHolds is how many holds are kept before those are looked for that nobody gave back.
@@ -113,7 +135,7 @@ func (q *Quorum) Renew(ctx context.Context, claims []driver.Claim) []error {
 	}
 	defer q.leave()
 	epoch, unknown := q.knownEpoch(ctx)
-	rounds, holds := make([]*round, len(claims)), make([]*hold, len(claims))
+	rounds, holds, fences := make([]*round, len(claims)), make([]*hold, len(claims)), make([]int64, len(claims))
 	for i, c := range claims {
 		switch holds[i] = q.holdOf(c.Token); {
 		case holds[i] == nil:
@@ -121,7 +143,7 @@ func (q *Quorum) Renew(ctx context.Context, claims []driver.Claim) []error {
 		case unknown != nil:
 			errs[i] = unknown.Error
 		default:
-			rounds[i] = q.renewal(holds[i], epoch, c.TTL)
+			rounds[i], fences[i] = q.renewal(holds[i], epoch, c.TTL)
 		}
 	}
 	for k, n := range q.nodes { // all for one node at once, so that they fill calls
@@ -137,7 +159,7 @@ func (q *Quorum) Renew(ctx context.Context, claims []driver.Claim) []error {
 		if r == nil {
 			continue
 		}
-		errs[i] = q.renewed(ctx, r, holds[i])
+		errs[i] = q.renewed(ctx, r, holds[i], fences[i])
 		if isLost(errs[i]) {
 			q.giveUp(claims[i].Token, holds[i])
 		}
@@ -145,22 +167,28 @@ func (q *Quorum) Renew(ctx context.Context, claims []driver.Claim) []error {
 	return errs
 }
 
-func (q *Quorum) renewal(h *hold, epoch string, ttl time.Duration) *round {
+// renewal prepares the round that renews a hold, and returns the fence that it is about.
+func (q *Quorum) renewal(h *hold, epoch string, ttl time.Duration) (*round, int64) {
 	e := h.errand
-	e.op, e.ttl, e.epoch, e.span = "v"+formatInt(h.last())+" 1", millis(ttl), epoch, 1
-	return q.newRound(e, func(answers []protocol.Answer) bool { return q.size.Renewal(answers) != protocol.Unsure })
+	op, fence := h.vouch()
+	e.op, e.ttl, e.epoch, e.span = op, millis(ttl), epoch, 1
+	return q.newRound(e, func(answers []protocol.Answer) bool { return q.size.Renewal(answers) != protocol.Unsure }), fence
 }
 
 // renewed reads the answers to a renewal. What has not left by then is not sent any more.
-func (q *Quorum) renewed(ctx context.Context, r *round, h *hold) error {
+func (q *Quorum) renewed(ctx context.Context, r *round, h *hold, fence int64) error {
 	r.await(ctx)
 	r.end(true)
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	e := &QuorumError{Status: QuorumMissing, Nodes: r.results(), need: q.size.Majority()}
-	switch q.size.Renewal(r.answers) {
+	verdict := q.size.Renewal(r.answers)
+	if op, _ := h.vouch(); verdict == protocol.Lost && op != r.op {
+		verdict = protocol.Unsure // the request was repeated meanwhile: nodes may have moved before
+	}
+	switch verdict {
 	case protocol.Renewed:
-		h.prolong(h.last(), r.sent, time.Duration(r.ttl)*time.Millisecond)
+		h.prolong(fence, r.sent, time.Duration(r.ttl)*time.Millisecond)
 		return nil
 	case protocol.Lost:
 		e.Status = QuorumConflicted

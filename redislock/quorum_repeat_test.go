@@ -1,6 +1,7 @@
 package redislock_test
 
 import (
+	"context"
 	"strings"
 	"testing"
 	"time"
@@ -118,4 +119,93 @@ func TestQuorumWithdrawnWhileItWins(t *testing.T) {
 		t.Fatal("the call does not end")
 	}
 	h.allHave("holdfast:name", 0)
+}
+
+// TestQuorumRepeatAfterHeal: a request that is repeated gets a grant though the nodes are in
+// another epoch by now, which this engine has not heard of.
+func TestQuorumRepeatAfterHeal(t *testing.T) {
+	h, _ := threeNodes(t)
+	e, other := h.engine(), h.engine()
+	defer e.Close()
+	defer other.Close()
+	req := ask("name", labTTL)
+	first := h.take(e, req)
+	record := func() string { value, _ := must(t, h.servers[0], "GET", "holdfast.node").(string); return value }
+	before := record()
+	h.servers[2].RestartEmpty()
+	comesTrue(t, "the nodes are in another epoch", func() bool {
+		other.Look(h.patience())
+		return record() != before
+	})
+	if again := h.take(e, req); again.Fence <= first.Fence {
+		t.Errorf("fence %d after %d", again.Fence, first.Fence)
+	}
+}
+
+// TestQuorumRepeatUndecided: while it is not known whether the nodes have given a request that
+// was repeated another fence, it holds the lock, and goes on to.
+func TestQuorumRepeatUndecided(t *testing.T) {
+	h, proxies := threeNodes(t)
+	e := h.behindProxies(proxies)
+	req := ask("name", labTTL)
+	first := h.take(e, req)
+	value := func() any { return must(t, h.servers[0], "GET", "holdfast:name") }
+	before := value()
+	for _, p := range proxies {
+		p.FreezeDown()
+	}
+	ctx, cancel := context.WithCancel(h.patience())
+	ended := make(chan error, 1)
+	go func() {
+		_, err := e.Acquire(ctx, req)
+		ended <- err
+	}()
+	comesTrue(t, "a node has moved", func() bool { return value() != before })
+	cancel()
+	if err := <-ended; !isKind(err, driver.Unavailable) {
+		t.Fatalf("repeated, and nothing answered: %v", err)
+	}
+	for _, p := range proxies {
+		p.Thaw()
+	}
+	comesTrue(t, "the lease is renewed", func() bool {
+		err := e.Renew(h.patience(), []driver.Claim{first})[0]
+		if isKind(err, driver.Lost) {
+			t.Fatalf("renewal after that: %v", err)
+		}
+		return err == nil
+	})
+	if again := h.take(e, req); again.Fence <= first.Fence {
+		t.Errorf("fence %d after %d", again.Fence, first.Fence)
+	}
+}
+
+// TestQuorumRepeatGone: a request that is repeated when what it held is gone is a new one.
+func TestQuorumRepeatGone(t *testing.T) {
+	h, _ := threeNodes(t)
+	e := h.engine()
+	defer e.Close()
+	req := ask("name", labTTL)
+	first := h.take(e, req)
+	for _, s := range h.servers {
+		must(t, s, "DEL", "holdfast:name")
+	}
+	if again := h.take(e, req); again.Fence <= first.Fence {
+		t.Errorf("fence %d after %d", again.Fence, first.Fence)
+	}
+	h.allHave("holdfast:name", 1)
+}
+
+// TestQuorumRepeatClockAhead: a clock that is far ahead does not use up the fences, also where a
+// request is repeated.
+func TestQuorumRepeatClockAhead(t *testing.T) {
+	h, _ := threeNodes(t)
+	e := h.engine()
+	defer e.Close()
+	e.SetWall(func() time.Time { return time.Now().AddDate(150, 0, 0) })
+	req := ask("name", labTTL)
+	h.take(e, req)
+	if again := h.take(e, req); again.Fence > time.Now().Add(2*time.Hour).UnixMicro() {
+		t.Errorf("fence %d", again.Fence)
+	}
 }
