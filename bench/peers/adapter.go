@@ -2,8 +2,6 @@ package main
 
 import (
 	"context"
-	"fmt"
-	"slices"
 	"time"
 )
 
@@ -24,7 +22,7 @@ type adapter struct {
 	name  string
 	kind  kind
 	about string
-	open  func(addr string) (peer, error)
+	open  func(addr string) (peer, error) // addr is that of its server
 
 	// missing says why it cannot be measured yet; empty when it can.
 	missing string
@@ -57,21 +55,6 @@ const (
 	// pollEvery is the best pause between two tries for those that poll.
 	pollEvery = time.Millisecond
 )
-
-// adapters are all of them, in the order of the tables.
-func adapters() []adapter {
-	return slices.Concat(yardsticks, rawAdapters, redsyncAdapters, redislockAdapters, rueidislockAdapters,
-		holdfastAdapters, controls)
-}
-
-func adapterNamed(name string) (adapter, error) {
-	for _, a := range adapters() {
-		if a.name == name {
-			return a, nil
-		}
-	}
-	return adapter{}, fmt.Errorf("there is no adapter %q", name)
-}
 
 // pause sleeps for d unless ctx ends before.
 func pause(ctx context.Context, d time.Duration) error {

@@ -5,18 +5,18 @@ import (
 	"time"
 
 	"github.com/holdfast-go/holdfast"
-	"github.com/holdfast-go/holdfast/redislock"
+	_ "github.com/holdfast-go/holdfast/redislock"
 )
 
 var holdfastAdapters = []adapter{
-	{name: "holdfast", kind: ours, about: "Mutex on redislock, defaults", open: func(addr string) (peer, error) { return openHoldfast(addr) }},
+	{name: "holdfast", kind: ours, about: "Mutex on redislock, defaults", open: holdfastAt("redis://")},
 	{
 		name: "holdfast-gated", kind: ours, about: "the same at CrashSafe: what the gate of failovers costs",
 		open: openGated,
 	},
 	{
 		name: "holdfast-async", kind: ours, about: "the same, the release is not waited for",
-		open: func(addr string) (peer, error) { return openHoldfast(addr, holdfast.WithAsyncUnlock()) },
+		open: holdfastAt("redis://", holdfast.WithAsyncUnlock()),
 	},
 }
 
@@ -28,7 +28,7 @@ type holdfastPeer struct {
 // openGated opens a client behind the gate, and waits until the server's first grace is over.
 func openGated(addr string) (peer, error) {
 	const maxTTL = 3 * time.Second
-	p, err := openHoldfast(addr + "?failover-grace=crash&max-ttl=" + maxTTL.String())
+	p, err := openHoldfast("redis://" + addr + "?failover-grace=crash&max-ttl=" + maxTTL.String())
 	if err != nil {
 		return nil, err
 	}
@@ -42,16 +42,17 @@ func openGated(addr string) (peer, error) {
 	return p, l.unlock()
 }
 
-func openHoldfast(addr string, options ...holdfast.Option) (peer, error) {
+// holdfastAt returns what opens a client at an address, which is a URL when scheme stands
+// before it.
+func holdfastAt(scheme string, options ...holdfast.Option) func(addr string) (peer, error) {
+	return func(addr string) (peer, error) { return openHoldfast(scheme+addr, options...) }
+}
+
+func openHoldfast(url string, options ...holdfast.Option) (peer, error) {
 	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
 	defer cancel()
-	engine, err := redislock.Open(ctx, "redis://"+addr, redislock.Config{})
+	client, err := holdfast.Open(ctx, url, holdfast.Config{})
 	if err != nil {
-		return nil, err
-	}
-	client, err := holdfast.New(engine, holdfast.Config{})
-	if err != nil {
-		_ = engine.Close()
 		return nil, err
 	}
 	return holdfastPeer{client, options}, nil

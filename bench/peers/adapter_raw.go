@@ -21,7 +21,7 @@ var rawAdapters = []adapter{
 // release deletes a key that has the value of its owner.
 const release = `if redis.call("GET", KEYS[1]) == ARGV[1] then return redis.call("DEL", KEYS[1]) end return 0`
 
-var errNotMine = errors.New("the key has another value")
+var errNotMine = errors.New("the lock is not the one that was taken")
 
 // token is unique for each call: a counter behind what is random for each process.
 func token() string { return tokenPrefix + strconv.FormatUint(tokenCounter.Add(1), 36) }

@@ -13,6 +13,7 @@ func acquire(r *result) *histogram { return r.Acquire }
 func handed(r *result) *histogram  { return r.Handover }
 
 func rate(s *sample) float64        { return s.cycles() / s.seconds() }
+func cycleTime(s *sample) float64   { return s.perCycle(s.seconds() * 1e6) }
 func acquireMid(s *sample) float64  { return s.quantile(acquire, 0.5) }
 func acquireLate(s *sample) float64 { return s.quantile(acquire, 0.99) }
 func clientCost(s *sample) float64 {

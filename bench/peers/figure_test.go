@@ -2,6 +2,8 @@ package main
 
 import (
 	"encoding/json"
+	"errors"
+	"fmt"
 	"math"
 	"math/rand/v2"
 	"path/filepath"
@@ -107,34 +109,45 @@ func TestTargets(t *testing.T) {
 		"holdfast": cells(130, 125), "redsync-goredis-ap": cells(100, 100), "redsync-goredis": cells(60, 60),
 	}}
 	var got []bool
-	for _, v := range judge([]*outcome{o}) {
+	for _, v := range judge(onRedis.targets, []*outcome{o}) {
 		got = append(got, v.Met)
 	}
 	if !slices.Equal(got, []bool{true, false}) {
 		t.Errorf("verdicts %v: 1.275 of 1.2 is met, 2.125 of 2.5 is not, and what was not measured is not judged", got)
 	}
-	for _, tg := range targets {
-		if len(tg.to) == 0 && tg.limit > 0 && tg.least && tg.pattern != "d" {
-			t.Errorf("%s %s is to be at least %v of nothing", tg.pattern, tg.what, tg.limit)
+	for _, p := range products {
+		for _, tg := range p.targets {
+			if len(tg.to) == 0 && tg.limit > 0 && tg.least && tg.pattern != "d" {
+				t.Errorf("%s: %s %s is to be at least %v of nothing", p.name, tg.pattern, tg.what, tg.limit)
+			}
 		}
 	}
 }
 
-func TestPatternsNameWhatThereIs(t *testing.T) {
-	for _, p := range patterns {
-		for _, name := range append(slices.Clone(p.adapters), p.base) {
-			if _, err := adapterNamed(name); err != nil {
-				t.Errorf("pattern %s: %v", p.name, err)
+func TestProductsNameWhatThereIs(t *testing.T) {
+	for _, p := range products {
+		if a, err := p.adapter("holdfast"); err != nil || a.kind != ours {
+			t.Errorf("%s: holdfast is %q: %v", p.name, a.kind, err)
+		}
+		for _, w := range p.patterns {
+			for _, name := range append(slices.Clone(w.adapters), w.base) {
+				if _, err := p.adapter(name); err != nil {
+					t.Errorf("%s: pattern %s: %v", p.name, w.name, err)
+				}
+			}
+			if !slices.Contains(w.adapters, w.base) || !slices.Contains(w.adapters, "holdfast") || len(w.columns) == 0 {
+				t.Errorf("%s: pattern %s lacks its base, holdfast or columns", p.name, w.name)
 			}
 		}
-		if !slices.Contains(p.adapters, p.base) || len(p.columns) == 0 {
-			t.Errorf("pattern %s has no base or no columns", p.name)
-		}
-	}
-	for _, tg := range targets {
-		for _, name := range tg.to {
-			if _, err := adapterNamed(name); err != nil {
-				t.Errorf("target %s %s: %v", tg.pattern, tg.what, err)
+		for _, tg := range p.targets {
+			w, err := p.pattern(tg.pattern)
+			for _, name := range tg.to {
+				if !slices.Contains(w.adapters, name) {
+					err = errors.Join(err, fmt.Errorf("%s is not measured", name))
+				}
+			}
+			if err != nil {
+				t.Errorf("%s: target %s %s: %v", p.name, tg.pattern, tg.what, err)
 			}
 		}
 	}

@@ -1,7 +1,6 @@
 package main
 
 import (
-	"cmp"
 	"context"
 	"flag"
 	"fmt"
@@ -34,10 +33,11 @@ func main() {
 
 // command reads the flags, runs and prints.
 func command(ctx context.Context, args []string, out, progress io.Writer) error {
-	s := &settings{progress: progress, program: cmp.Or(os.Getenv("HOLDFAST_REDIS_SERVER"), "redis-server")}
+	s := &settings{progress: progress}
 	flags := flag.NewFlagSet("peers", flag.ContinueOnError)
 	flags.SetOutput(progress)
-	names := flags.String("patterns", "a1,a2,b,c,d,e,f", "which `patterns`, separated by commas")
+	server := flags.String("server", onRedis.name, "on which `server`: "+serverNames())
+	names := flags.String("patterns", "", "which `patterns`, separated by commas; all unless given")
 	globs := flags.String("adapters", "", "which adapters: shell `patterns` separated by commas; all unless given")
 	format := flags.String("o", "text", "`format` of the report: text or json")
 	quick := flags.Bool("quick", false, "everything once and briefly, to see that it works; the figures mean nothing")
@@ -58,9 +58,8 @@ func command(ctx context.Context, args []string, out, progress io.Writer) error 
 	if *format != "text" && *format != "json" {
 		return fmt.Errorf("format %q: write text or json", *format)
 	}
-	s.patterns = strings.Split(*names, ",")
-	if *globs != "" {
-		s.adapters = strings.Split(*globs, ",")
+	if err := s.choose(*server, *names, *globs); err != nil {
+		return err
 	}
 	if *quick {
 		s.rounds, s.holdRounds, s.duration, s.hold, s.leases = 1, 1, 200*time.Millisecond, 500*time.Millisecond, 500
@@ -82,4 +81,26 @@ func command(ctx context.Context, args []string, out, progress io.Writer) error 
 		err = r.verdictOnSafety()
 	}
 	return err
+}
+
+// choose says what is measured, where names and globs are lists with commas.
+func (s *settings) choose(server, names, globs string) (err error) {
+	if s.product, err = productNamed(server); err != nil {
+		return err
+	}
+	s.patterns = s.product.patterns
+	if names != "" {
+		s.patterns = nil
+		for name := range strings.SplitSeq(names, ",") {
+			p, err := s.product.pattern(name)
+			if err != nil {
+				return err
+			}
+			s.patterns = append(s.patterns, p)
+		}
+	}
+	if globs != "" {
+		s.adapters = strings.Split(globs, ",")
+	}
+	return nil
 }

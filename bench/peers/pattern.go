@@ -18,47 +18,27 @@ type pattern struct {
 	columns     []column
 }
 
+// The patterns, without what each server has to measure in them.
 var (
-	distinct = []string{
-		"raw-goredis", "raw-goredis-ap", "raw-rueidis", "redsync-goredis", "redsync-goredis-ap", "redsync-rueidis",
-		"redislock", "redislock-ap", "rueidislock", "rueidislock-tuned", "holdfast", "holdfast-gated", "holdfast-async",
+	a1 = pattern{
+		name: "a1", title: "one goroutine, client and server on one core", processes: 1, parallel: 1, processors: 1,
+		columns: columnsDistinct,
 	}
-	polling = []string{
-		"raw-goredis", "raw-rueidis", "redsync-goredis", "redsync-goredis-tuned", "redsync-rueidis-tuned",
-		"redislock", "redislock-tuned", "rueidislock", "rueidislock-tuned", "holdfast", "holdfast-gated",
+	a2 = pattern{
+		name: "a2", title: "one goroutine, client and server on a core each", processes: 1, parallel: 1, processors: 2,
+		columns: columnsDistinct,
 	}
+	b = pattern{name: "b", title: "64 goroutines, a lock each", processes: 1, parallel: 64, columns: columnsDistinct}
+	c = pattern{name: "c", title: "512 goroutines, a lock each", processes: 1, parallel: 512, columns: columnsDistinct}
+	d = pattern{name: "d", title: "64 goroutines of one process, one lock", processes: 1, parallel: 64, oneKey: true, columns: columnsTurns}
+	e = pattern{name: "e", title: "4 processes, one lock", processes: 4, parallel: 1, oneKey: true, columns: columnsHandovers}
+	f = pattern{name: "f", title: "leases held", processes: 1, hold: true, columns: columnsHold}
 )
 
-var patterns = []pattern{
-	{
-		name: "a1", title: "one goroutine, client and server on one core", processes: 1, parallel: 1, processors: 1,
-		adapters: distinct, base: "redsync-goredis", columns: columnsDistinct,
-	},
-	{
-		name: "a2", title: "one goroutine, client and server on a core each", processes: 1, parallel: 1, processors: 2,
-		adapters: distinct, base: "redsync-goredis", columns: columnsDistinct,
-	},
-	{
-		name: "b", title: "64 goroutines, a lock each", processes: 1, parallel: 64,
-		adapters: distinct, base: "redsync-goredis-ap", columns: columnsDistinct,
-	},
-	{
-		name: "c", title: "512 goroutines, a lock each", processes: 1, parallel: 512,
-		adapters: distinct, base: "redsync-goredis-ap", columns: columnsDistinct,
-	},
-	{
-		name: "d", title: "64 goroutines of one process, one lock", processes: 1, parallel: 64, oneKey: true,
-		adapters: slices.Concat([]string{"local", "token"}, polling), base: "rueidislock", columns: columnsTurns,
-	},
-	{
-		name: "e", title: "4 processes, one lock", processes: 4, parallel: 1, oneKey: true,
-		adapters: slices.Concat([]string{"token", "token-goredis"}, polling), base: "token", columns: columnsHandovers,
-	},
-	{
-		name: "f", title: "leases held", processes: 1, hold: true,
-		adapters: []string{"redsync-goredis", "redsync-goredis-ap", "redsync-rueidis", "redislock", "redislock-ap", "rueidislock", "rueidislock-tuned", "holdfast"},
-		base:     "redislock-ap", columns: columnsHold,
-	},
+// of returns the pattern with adapters, and ratios to the base among them.
+func (p pattern) of(base string, adapters ...string) pattern {
+	p.base, p.adapters = base, adapters
+	return p
 }
 
 // sample is one cell: what its workers answered.

@@ -4,17 +4,15 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
 	"time"
-
-	"github.com/holdfast-go/holdfast/internal/testserver"
 )
 
 // TestMain lets the test binary be the worker that the program starts.
@@ -31,18 +29,26 @@ func TestMain(m *testing.M) {
 // runCommand is the program with these flags.
 func runCommand(t *testing.T, args ...string) *report {
 	t.Helper()
-	testserver.Need(t, "redis-server")
 	ctx, cancel := context.WithTimeout(t.Context(), 4*time.Minute)
 	defer cancel()
 	var out bytes.Buffer
 	if err := command(ctx, append(args, "-o", "json"), &out, io.Discard); err != nil {
-		t.Fatal(err)
+		fatal(t, err)
 	}
 	var r report
 	if err := json.Unmarshal(out.Bytes(), &r); err != nil {
 		t.Fatal(err)
 	}
 	return &r
+}
+
+// fatal ends a test, as skipped where a server is not installed and need not be.
+func fatal(t *testing.T, err error) {
+	t.Helper()
+	if errors.Is(err, errMissing) {
+		t.Skip(err)
+	}
+	t.Fatal(err)
 }
 
 // worked says what is wrong with a row, "" for nothing.
@@ -62,35 +68,44 @@ func worked(tb table, r row) string {
 // TestEverythingRuns: every adapter works in every pattern, excludes where there is one lock,
 // and what does not lock is seen.
 func TestEverythingRuns(t *testing.T) {
-	r := runCommand(t, "-quick", "-duration", "40ms", "-hold", "40ms", "-leases", "100", "-parallel", "8")
-	if len(r.Tables) != len(patterns) {
-		t.Fatalf("%d tables, not %d", len(r.Tables), len(patterns))
-	}
-	for _, tb := range r.Tables {
-		if tb.Skipped != "" {
-			t.Logf("%s: skipped: %s", tb.Pattern, tb.Skipped)
-			continue
-		}
-		for _, row := range tb.Rows {
-			a, err := adapterNamed(row.Adapter)
-			if err != nil {
-				t.Fatal(err)
+	for _, p := range products {
+		t.Run(p.name, func(t *testing.T) {
+			t.Parallel()
+			r := runCommand(t, "-server", p.name, "-quick", "-duration", "40ms", "-hold", "40ms", "-leases", "100", "-parallel", "8")
+			if r.Server != p.name || len(r.Tables) != len(p.patterns) {
+				t.Fatalf("%d tables of %s, not %d", len(r.Tables), r.Server, len(p.patterns))
 			}
-			if a.missing != "" {
-				t.Logf("%s %s: %s", tb.Pattern, row.Adapter, a.missing)
-				continue
+			for _, tb := range r.Tables {
+				if tb.Skipped != "" {
+					t.Logf("%s: skipped: %s", tb.Pattern, tb.Skipped)
+					continue
+				}
+				for _, row := range tb.Rows {
+					checkAdapter(t, p, tb, row)
+				}
+				if w := tb.Pattern; (w == "d" || w == "e") && (tb.Control == nil || tb.Control.Overlaps == 0 || tb.Control.LostUpdates == 0) {
+					t.Errorf("%s: the check saw %+v without a lock", tb.Pattern, tb.Control)
+				}
 			}
-			t.Run(tb.Pattern+"/"+row.Adapter, func(t *testing.T) { checkRow(t, tb, row) })
-		}
-		if p := tb.Pattern; (p == "d" || p == "e") && (tb.Control == nil || tb.Control.Overlaps == 0 || tb.Control.LostUpdates == 0) {
-			t.Errorf("%s: the check saw %+v without a lock", tb.Pattern, tb.Control)
-		}
+		})
 	}
+}
+
+func checkAdapter(t *testing.T, p *product, tb table, r row) {
+	a, err := p.adapter(r.Adapter)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if a.missing != "" {
+		t.Logf("%s %s: %s", tb.Pattern, r.Adapter, a.missing)
+		return
+	}
+	t.Run(tb.Pattern+"/"+r.Adapter, func(t *testing.T) { checkRow(t, p, tb, r) })
 }
 
 // checkRow gives an adapter that did nothing in its short time more of it: the machine may
 // have been busy.
-func checkRow(t *testing.T, tb table, r row) {
+func checkRow(t *testing.T, p *product, tb table, r row) {
 	for d := time.Second; ; d *= 2 {
 		if r.Overlaps != 0 || r.LostUpdates != 0 {
 			t.Fatalf("%d overlaps, %d lost updates", r.Overlaps, r.LostUpdates)
@@ -103,41 +118,33 @@ func checkRow(t *testing.T, tb table, r row) {
 			t.Fatal(wrong)
 		}
 		t.Logf("again for %v: %s", d, wrong)
-		again := runCommand(t, "-quick", "-patterns", tb.Pattern, "-adapters", r.Adapter, "-duration", d.String(), "-leases", "100", "-parallel", "8")
+		again := runCommand(t, "-server", p.name, "-quick", "-patterns", tb.Pattern, "-adapters", r.Adapter, "-duration", d.String(), "-leases", "100", "-parallel", "8")
 		r = again.Tables[0].Rows[0]
 	}
 }
 
 // newTestServer is a server for cells that are run one by one.
-func newTestServer(t *testing.T) *server {
+func newTestServer(t *testing.T, p *product) *server {
 	t.Helper()
-	srv, err := startServer(t.Context(), testserver.Need(t, "redis-server"))
+	srv, err := start(p)
 	if err != nil {
-		t.Fatal(err)
+		fatal(t, err)
 	}
 	t.Cleanup(srv.close)
 	return srv
 }
 
-func patternNamed(t *testing.T, name string) pattern {
-	t.Helper()
-	for _, p := range patterns {
-		if p.name == name {
-			return p
-		}
-	}
-	t.Fatal("no pattern", name)
-	return pattern{}
-}
-
 // TestBrokenLockIsSeen: a library that lets two in is reported, and the run fails if it is
 // holdfast.
 func TestBrokenLockIsSeen(t *testing.T) {
-	srv := newTestServer(t)
+	srv := newTestServer(t, &onRedis)
 	for _, name := range []string{"d", "e"} {
 		t.Run(name, func(t *testing.T) {
-			p := patternNamed(t, name)
-			s := &settings{duration: 100 * time.Millisecond, parallel: 8}
+			p, err := onRedis.pattern(name)
+			if err != nil {
+				t.Fatal(err)
+			}
+			s := &settings{product: &onRedis, duration: 100 * time.Millisecond, parallel: 8}
 			o := &outcome{pattern: p, samples: map[string][]*sample{}}
 			if err := s.checkTheCheck(t.Context(), srv, o); err != nil {
 				t.Fatal(err)
@@ -165,9 +172,10 @@ func TestWorkerSaysWhatIsWrong(t *testing.T) {
 		order order
 		want  string
 	}{
-		{order{Adapter: "nobody"}, `there is no adapter "nobody"`},
-		{order{Adapter: "holdfast", Addr: "127.0.0.1:1"}, "127.0.0.1:1"},
-		{order{Adapter: "control", Register: filepath.Join(t.TempDir(), "none")}, "none"},
+		{order{Server: "nothing"}, `there is no server "nothing"`},
+		{order{Server: "redis", Adapter: "nobody"}, `there is no adapter "nobody"`},
+		{order{Server: "redis", Adapter: "holdfast", Addr: "127.0.0.1:1"}, "127.0.0.1:1"},
+		{order{Server: "redis", Adapter: "control", Register: filepath.Join(t.TempDir(), "none")}, "none"},
 	} {
 		_, err := employ(t.Context(), c.order, 2, nil)
 		if err == nil || !strings.Contains(err.Error(), c.want) {
@@ -178,10 +186,8 @@ func TestWorkerSaysWhatIsWrong(t *testing.T) {
 
 func TestServerThatDoesNotStart(t *testing.T) {
 	for _, program := range []string{"no-such-program-here", "false"} {
-		if _, err := exec.LookPath(program); err != nil && program == "false" {
-			continue
-		}
-		if srv, err := startServer(t.Context(), program); err == nil {
+		t.Setenv("HOLDFAST_REDIS_SERVER", program)
+		if srv, err := start(&onRedis); err == nil {
 			srv.close()
 			t.Errorf("%s was started", program)
 		}
@@ -189,10 +195,7 @@ func TestServerThatDoesNotStart(t *testing.T) {
 }
 
 func TestFlagsThatAreWrong(t *testing.T) {
-	for _, args := range []string{"-o yaml", "-rounds 0", "-duration -1s", "-no-such-flag", "argument", "-patterns z"} {
-		if strings.Contains(args, "patterns") {
-			testserver.Need(t, "redis-server")
-		}
+	for _, args := range []string{"-o yaml", "-rounds 0", "-duration -1s", "-no-such-flag", "argument", "-patterns z", "-server nothing", "-server postgres -patterns f"} {
 		if err := command(t.Context(), strings.Fields(args), io.Discard, io.Discard); err == nil {
 			t.Errorf("%s was accepted", args)
 		}

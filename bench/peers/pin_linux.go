@@ -1,11 +1,16 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"os/exec"
+	"path/filepath"
+	"slices"
 	"strconv"
+	"strings"
 	"syscall"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -34,9 +39,22 @@ func startOn(cmd *exec.Cmd, processors []int) error {
 	return err
 }
 
-// pin moves all threads of a process to the processors.
-func pin(pid int, processors []int) error {
+// pin moves all threads of the processes, and of those that they have started, to the
+// processors. Threads and processes that these start later inherit them.
+func pin(pids, processors []int) error {
+	for _, pid := range family(pids) {
+		if err := pinOne(pid, processors); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func pinOne(pid int, processors []int) error {
 	threads, err := os.ReadDir(fmt.Sprintf("/proc/%d/task", pid))
+	if errors.Is(err, os.ErrNotExist) {
+		return nil // it has ended meanwhile
+	}
 	if err != nil {
 		return err
 	}
@@ -74,4 +92,52 @@ func setOf(processors []int) unix.CPUSet {
 		set.Set(p)
 	}
 	return set
+}
+
+// family returns the processes and the children that they have.
+func family(pids []int) []int {
+	all := slices.Clone(pids)
+	for _, pid := range pids {
+		threads, _ := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/children", pid)) // the pattern is good
+		for _, path := range threads {
+			data, err := os.ReadFile(path)
+			if err != nil {
+				continue // the thread has ended
+			}
+			for field := range strings.FieldsSeq(string(data)) {
+				if child, err := strconv.Atoi(field); err == nil {
+					all = append(all, child)
+				}
+			}
+		}
+	}
+	return all
+}
+
+// tick is the unit in which the system tells the time of processes.
+const tick = time.Second / 100
+
+// processorTimeOf is what the processes have used, and their children, those that ended
+// included.
+func processorTimeOf(pids []int) (sum time.Duration) {
+	for i, pid := range family(pids) {
+		stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+		if err != nil {
+			continue // a child that has ended: its parent counts it from then on
+		}
+		_, rest, _ := strings.Cut(string(stat), ") ") // after the program's name
+		fields := strings.Fields(rest)
+		if len(fields) < 15 {
+			continue
+		}
+		used := fields[11:13] // user and system
+		if i < len(pids) {
+			used = fields[11:15] // and those of children that ended
+		}
+		for _, f := range used {
+			n, _ := strconv.ParseInt(f, 10, 64)
+			sum += time.Duration(n) * tick
+		}
+	}
+	return sum
 }

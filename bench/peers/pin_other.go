@@ -5,6 +5,7 @@ package main
 import (
 	"errors"
 	"os/exec"
+	"time"
 )
 
 func dieWithParent(*exec.Cmd) {}
@@ -16,7 +17,10 @@ func startOn(cmd *exec.Cmd, processors []int) error {
 	return cmd.Start()
 }
 
-func pin(int, []int) error { return nil }
+func pin([]int, []int) error { return nil }
+
+// processorTimeOf is not known here.
+func processorTimeOf([]int) time.Duration { return 0 }
 
 // allProcessors is empty where processes cannot be pinned.
 func allProcessors() []int { return nil }

@@ -15,6 +15,7 @@ import (
 
 // report is what is printed of a run.
 type report struct {
+	Server     string
 	Go, System string
 	Processors int
 	Rounds     int
@@ -45,11 +46,11 @@ type row struct {
 }
 
 func newReport(s *settings, outcomes []*outcome) *report {
-	r := &report{Go: runtime.Version(), System: runtime.GOOS + "/" + runtime.GOARCH, Processors: runtime.NumCPU(), Rounds: s.rounds}
+	r := &report{Server: s.product.name, Go: runtime.Version(), System: runtime.GOOS + "/" + runtime.GOARCH, Processors: runtime.NumCPU(), Rounds: s.rounds}
 	for _, o := range outcomes {
 		r.Tables = append(r.Tables, o.table())
 	}
-	r.Targets = judge(outcomes)
+	r.Targets = judge(s.product.targets, outcomes)
 	return r
 }
 
@@ -130,8 +131,8 @@ func (r *report) json(w io.Writer) error {
 }
 
 func (r *report) text(w io.Writer) error {
-	fmt.Fprintf(w, "%s on %s, %d processors; %d rounds: median (min-max) xRatio to the adapter marked *\n",
-		r.Go, r.System, r.Processors, r.Rounds)
+	fmt.Fprintf(w, "%s; %s on %s, %d processors; %d rounds: median (min-max) xRatio to the adapter marked *\n",
+		r.Server, r.Go, r.System, r.Processors, r.Rounds)
 	for _, t := range r.Tables {
 		if err := t.text(w); err != nil {
 			return err

@@ -19,8 +19,9 @@ import (
 
 // settings say what to run and for how long.
 type settings struct {
-	patterns   []string // names, in this order
-	adapters   []string // shell patterns of names; empty for all
+	product    *product
+	patterns   []pattern // in this order
+	adapters   []string  // shell patterns of names; empty for all
 	rounds     int
 	holdRounds int
 	duration   time.Duration // of a cell
@@ -28,7 +29,6 @@ type settings struct {
 	leases     int
 	parallel   int // at most so many goroutines
 	base       string
-	program    string // the server
 	profiles   string // folder, "" for none
 	progress   io.Writer
 }
@@ -44,20 +44,16 @@ type outcome struct {
 }
 
 func (s *settings) run(ctx context.Context) ([]*outcome, error) {
-	srv, err := startServer(ctx, s.program)
+	srv, err := start(s.product)
 	if err != nil {
 		return nil, err
 	}
 	defer srv.close()
 	var all []*outcome
-	for _, name := range s.patterns {
-		i := slices.IndexFunc(patterns, func(p pattern) bool { return p.name == name })
-		if i < 0 {
-			return nil, fmt.Errorf("there is no pattern %q", name)
-		}
-		o, err := s.runPattern(ctx, srv, patterns[i])
+	for _, p := range s.patterns {
+		o, err := s.runPattern(ctx, srv, p)
 		if err != nil {
-			return nil, fmt.Errorf("pattern %s: %w", name, err)
+			return nil, fmt.Errorf("pattern %s: %w", p.name, err)
 		}
 		all = append(all, o)
 	}
@@ -74,7 +70,7 @@ func (s *settings) runPattern(ctx context.Context, srv *server, p pattern) (*out
 		o.pattern.base = s.base
 	}
 	for _, name := range p.adapters {
-		a, err := adapterNamed(name)
+		a, err := s.product.adapter(name)
 		if err != nil {
 			return nil, err
 		}
@@ -144,24 +140,24 @@ func (s *settings) cell(ctx context.Context, srv *server, p pattern, a adapter, 
 		return nil, err
 	}
 	clients, servers := placement(p.processors)
-	if err := pin(srv.cmd.Process.Pid, servers); err != nil {
+	if err := pin(srv.pids, servers); err != nil {
 		return nil, err
 	}
 	o := order{
-		Adapter: a.name, Addr: srv.addr, Parallel: min(p.parallel, s.parallel), OneKey: p.oneKey,
+		Server: s.product.name, Adapter: a.name, Addr: srv.addr, Pids: srv.pids, Redis: srv.redis, Parallel: min(p.parallel, s.parallel), OneKey: p.oneKey,
 		Section: section, Duration: s.duration, Warmup: s.duration / 4,
 	}
 	if p.hold {
 		o.Leases, o.Duration = s.leases, s.hold
 	}
 	if p.oneKey {
-		o.Register = filepath.Join(srv.folder, "register")
+		o.Register = filepath.Join(srv.lab.folder, "register")
 		if err := newRegister(o.Register); err != nil {
 			return nil, err
 		}
 	}
 	if s.profiles != "" {
-		o.Profile = filepath.Join(s.profiles, p.name+"-"+a.name+".pprof")
+		o.Profile = filepath.Join(s.profiles, s.product.name+"-"+p.name+"-"+a.name+".pprof")
 	}
 	const slack = time.Minute // for the start, the ends of waits, and a busy machine
 	ctx, cancel := context.WithTimeout(ctx, o.Warmup+o.Duration+slack)

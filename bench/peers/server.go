@@ -1,95 +1,56 @@
 package main
 
-import (
-	"context"
-	"errors"
-	"fmt"
-	"net"
-	"os"
-	"os/exec"
-	"time"
-)
+import "errors"
 
-// server is the redis-server of a run.
+// server is what runs for a measurement, of one process or several.
 type server struct {
-	cmd    *exec.Cmd
-	addr   string
-	wire   *wire
-	exited chan struct{}
-	folder string
+	addr  string       // as the adapters take it
+	pids  []int        // its processes, without those that they start
+	redis []string     // addresses to ask for what was done, where the product can tell
+	clean func() error // makes it forget what the last cell left
+	lab   *lab
 }
 
-// startServer starts a server that keeps everything in memory, on a free port of the
-// loopback. program is redis-server, or another one that takes its options.
-func startServer(ctx context.Context, program string) (*server, error) {
-	folder, err := os.MkdirTemp("", "peers-")
-	if err != nil {
-		return nil, err
-	}
-	for try := 0; ; try++ {
-		s, err := launchServer(ctx, program, folder)
-		if err == nil {
-			return s, nil
-		}
-		if try == 4 || ctx.Err() != nil || errors.Is(err, exec.ErrNotFound) {
-			_ = os.RemoveAll(folder)
-			return nil, err
-		}
-	}
+func (s *server) close() { s.lab.close() }
+
+// gauge tells what a server has done so far.
+type gauge struct {
+	pids  []int
+	wires []*wire
 }
 
-func launchServer(ctx context.Context, program, folder string) (*server, error) {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		return nil, err
-	}
-	addr := l.Addr().(*net.TCPAddr)
-	_ = l.Close()
-	s := &server{addr: addr.String(), exited: make(chan struct{}), folder: folder}
-	s.cmd = exec.Command(program, "--port", fmt.Sprint(addr.Port), "--bind", "127.0.0.1",
-		"--save", "", "--appendonly", "no", "--dir", folder, "--maxclients", "4000")
-	if err := spawn(s.cmd, nil); err != nil {
-		return nil, err
-	}
-	go func() {
-		_ = s.cmd.Wait() // it is killed at the end, or shows why not on its first use
-		close(s.exited)
-	}()
-	for deadline := time.Now().Add(20 * time.Second); time.Now().Before(deadline); {
-		if s.wire, err = dialWire(s.addr); err == nil {
-			if _, err = s.wire.do("PING"); err == nil {
-				return s, nil
-			}
-			_ = s.wire.close()
+func openGauge(pids []int, redis []string) (*gauge, error) {
+	g := &gauge{pids: pids}
+	for _, addr := range redis {
+		w, err := dialWire(addr)
+		if err != nil {
+			return nil, errors.Join(err, g.close())
 		}
-		select {
-		case <-s.exited:
-			return nil, fmt.Errorf("%s on %s has ended", program, s.addr)
-		case <-ctx.Done():
-			s.kill()
-			return nil, ctx.Err()
-		case <-time.After(20 * time.Millisecond):
-		}
+		g.wires = append(g.wires, w)
 	}
-	s.kill()
-	return nil, fmt.Errorf("%s does not answer: %w", program, err)
+	return g, nil
 }
 
-// clean makes the server forget what the last cell left.
-func (s *server) clean() error {
-	if _, err := s.wire.do("FLUSHALL"); err != nil {
-		return err
+func (g *gauge) close() (err error) {
+	for _, w := range g.wires {
+		err = errors.Join(err, w.close())
 	}
-	_, err := s.wire.do("CONFIG", "RESETSTAT")
 	return err
 }
 
-func (s *server) kill() {
-	_ = s.cmd.Process.Kill()
-	<-s.exited
-}
-
-func (s *server) close() {
-	s.kill()
-	_ = os.RemoveAll(s.folder)
+// read asks servers that can tell, of others it knows the processor time only, and that to a
+// hundredth of a second for each process.
+func (g *gauge) read() (counters, error) {
+	sum := newCounters()
+	if len(g.wires) == 0 {
+		sum.Processor = processorTimeOf(g.pids)
+	}
+	for _, w := range g.wires {
+		c, err := w.counters()
+		if err != nil {
+			return sum, err
+		}
+		sum.add(c)
+	}
+	return sum, nil
 }

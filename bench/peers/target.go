@@ -26,50 +26,8 @@ type verdict struct {
 	Met              bool
 }
 
-var targets = []target{
-	{pattern: "a1", what: "cycles/s to the best peer", value: rate, to: peersOf("a1"), limit: 0.97, least: true},
-	{pattern: "a1", what: "acquire p50 to SET NX PX over the same client", value: acquireMid, to: []string{"raw-goredis"}, limit: 1.1},
-	{pattern: "a2", what: "cycles/s to the best peer", value: rate, to: peersOf("a2"), limit: 0.97, least: true},
-	{pattern: "a2", what: "acquire p50 to SET NX PX over the same client", value: acquireMid, to: []string{"raw-goredis"}, limit: 1.1},
-	{pattern: "b", what: "cycles/s to redsync over AutoPipeline", value: rate, to: []string{"redsync-goredis-ap"}, limit: 1.2, least: true},
-	{pattern: "b", what: "cycles/s to redsync, defaults", value: rate, to: []string{"redsync-goredis"}, limit: 2.5, least: true},
-	{pattern: "b", what: "cycles/s to redislock, defaults", value: rate, to: []string{"redislock"}, limit: 2.5, least: true},
-	{pattern: "c", what: "cycles/s to the best peer", value: rate, to: peersOf("c"), limit: 1.5, least: true},
-	{pattern: "c", what: "cycles/s to redsync, defaults", value: rate, to: []string{"redsync-goredis"}, limit: 5, least: true},
-	{pattern: "c", what: "cycles/s to redislock, defaults", value: rate, to: []string{"redislock"}, limit: 5, least: true},
-	{pattern: "c", what: "client CPU us a cycle", value: clientCost, limit: 5},
-	{pattern: "c", what: "allocations a cycle", value: allocations, limit: 8},
-	{pattern: "d", what: "turns/s", value: rate, limit: 300_000, least: true},
-	{pattern: "d", what: "wait p99 us", value: acquireLate, limit: 1000},
-	{pattern: "d", what: "turns of goroutines, max/min", value: (*sample).spread, limit: 1.2},
-	{pattern: "e", what: "hand-overs/s to the token, bare connections", value: handoverRate, to: []string{"token"}, limit: 0.95, least: true},
-	{pattern: "e", what: "hand-overs/s to the token over go-redis", value: handoverRate, to: []string{"token-goredis"}, limit: 0.95, least: true},
-	{pattern: "e", what: "hand-over p50 to the token, bare connections", value: handoverMid, to: []string{"token"}, limit: 1.2},
-	{pattern: "e", what: "hand-over p50 to the token over go-redis", value: handoverMid, to: []string{"token-goredis"}, limit: 1.2},
-	{pattern: "e", what: "turns of processes, max/min", value: (*sample).spread, limit: 1.2},
-	{pattern: "f", what: "client CPU, % of a core", value: clientShare, limit: 1},
-	{pattern: "f", what: "calls/s", value: callRate, limit: 40},
-	{pattern: "f", what: "bytes of client memory a lease", value: func(s *sample) float64 { return heapEach(s) + stackEach(s) }, limit: 1024},
-	{pattern: "f", what: "leases lost", value: lostLeases, limit: 0},
-}
-
-// peersOf names the other libraries in a pattern.
-func peersOf(name string) (peers []string) {
-	for _, p := range patterns {
-		if p.name != name {
-			continue
-		}
-		for _, n := range p.adapters {
-			if a, err := adapterNamed(n); err == nil && (a.kind == byDefault || a.kind == atBest) {
-				peers = append(peers, n)
-			}
-		}
-	}
-	return peers
-}
-
 // judge compares with the targets as far as was measured.
-func judge(outcomes []*outcome) (all []verdict) {
+func judge(targets []target, outcomes []*outcome) (all []verdict) {
 	for _, t := range targets {
 		for _, o := range outcomes {
 			if o.pattern.name != t.pattern {

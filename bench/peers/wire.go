@@ -10,7 +10,7 @@ import (
 	"time"
 )
 
-// wire is a bare connection to the server: no pool, no goroutine, as little as it takes.
+// wire is a bare connection to a redis-server: no pool, no goroutine, as little as it takes.
 type wire struct {
 	conn net.Conn
 	in   *bufio.Reader
@@ -93,8 +93,20 @@ type counters struct {
 	Spent     map[string]time.Duration // in them; in a script with all that it calls
 }
 
+func newCounters() counters {
+	return counters{Calls: map[string]int64{}, Spent: map[string]time.Duration{}}
+}
+
+func (c *counters) add(d counters) {
+	c.Processor += d.Processor
+	for name, n := range d.Calls {
+		c.Calls[name] += n
+		c.Spent[name] += d.Spent[name]
+	}
+}
+
 func (w *wire) counters() (counters, error) {
-	c := counters{Calls: map[string]int64{}, Spent: map[string]time.Duration{}}
+	c := newCounters()
 	text, err := w.do("INFO", "everything")
 	if err != nil {
 		return c, err
@@ -118,7 +130,8 @@ func (w *wire) counters() (counters, error) {
 
 // since is what was done after before.
 func (c counters) since(before counters) counters {
-	d := counters{Processor: c.Processor - before.Processor, Calls: map[string]int64{}, Spent: map[string]time.Duration{}}
+	d := newCounters()
+	d.Processor = c.Processor - before.Processor
 	for name, n := range c.Calls {
 		if n -= before.Calls[name]; n > 0 && name != "info" {
 			d.Calls[name], d.Spent[name] = n, c.Spent[name]-before.Spent[name]

@@ -20,10 +20,13 @@ const workerVariable = "HOLDFAST_PEERS_WORKER"
 
 // order is what a worker is told on its standard input.
 type order struct {
+	Server   string // the product
 	Adapter  string
 	Addr     string
-	Worker   int // its number among those of the cell
-	Parallel int // goroutines
+	Pids     []int    // of the server's processes
+	Redis    []string // see server
+	Worker   int      // its number among those of the cell
+	Parallel int      // goroutines
 	OneKey   bool
 	Register string // path, "" for none
 	Section  time.Duration
@@ -91,12 +94,16 @@ type worker struct {
 	order
 	peer     peer
 	register *register
-	wire     *wire // of the first worker, to ask for the server's counters
+	gauge    *gauge // of the first worker
 	phase    atomic.Int32
 }
 
 func (w *worker) prepare() error {
-	a, err := adapterNamed(w.Adapter)
+	p, err := productNamed(w.Server)
+	if err != nil {
+		return err
+	}
+	a, err := p.adapter(w.Adapter)
 	if err != nil {
 		return err
 	}
@@ -109,7 +116,7 @@ func (w *worker) prepare() error {
 		}
 	}
 	if w.Worker == 0 {
-		w.wire, err = dialWire(w.Addr)
+		w.gauge, err = openGauge(w.Pids, w.Redis)
 	}
 	return err
 }
@@ -155,8 +162,8 @@ func (w *worker) usage() (u usage, err error) {
 	var m runtime.MemStats
 	runtime.ReadMemStats(&m)
 	u = usage{at: time.Now(), processor: processorTime(), allocs: m.Mallocs}
-	if w.wire != nil {
-		u.server, err = w.wire.counters()
+	if w.gauge != nil {
+		u.server, err = w.gauge.read()
 	}
 	return u, err
 }
