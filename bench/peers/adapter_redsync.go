@@ -4,8 +4,10 @@ import (
 	"context"
 	"errors"
 	"math"
+	"strings"
 
 	"github.com/go-redsync/redsync/v4"
+	"github.com/go-redsync/redsync/v4/redis"
 	"github.com/go-redsync/redsync/v4/redis/goredis/v9"
 	rueidispool "github.com/go-redsync/redsync/v4/redis/rueidis"
 	"github.com/redis/rueidis/rueidiscompat"
@@ -22,14 +24,21 @@ var redsyncAdapters = []adapter{
 	{name: "redsync-rueidis-tuned", kind: atBest, about: "redsync over rueidis, waiters try every ms", open: openRedsyncRueidis(redsyncPolls...)},
 }
 
+// openRedsync takes the addresses of one server, or of several with commas between them.
 func openRedsync(autoPipeline bool, options ...redsync.Option) func(string) (peer, error) {
 	return func(addr string) (peer, error) {
-		client, end, err := goRedis(addr, autoPipeline)
-		if err != nil {
-			return nil, err
+		p := &redsyncPeer{options: append([]redsync.Option{redsync.WithExpiry(ttl)}, options...)}
+		var pools []redis.Pool
+		for node := range strings.SplitSeq(addr, ",") {
+			client, end, err := goRedis(node, autoPipeline)
+			if err != nil {
+				return nil, errors.Join(err, p.close())
+			}
+			pools = append(pools, goredis.NewPool(client))
+			p.ends = append(p.ends, end)
 		}
-		options := append([]redsync.Option{redsync.WithExpiry(ttl)}, options...)
-		return &redsyncPeer{redsync.New(goredis.NewPool(client)), options, end}, nil
+		p.redsync = redsync.New(pools...)
+		return p, nil
 	}
 }
 
@@ -41,20 +50,26 @@ func openRedsyncRueidis(options ...redsync.Option) func(string) (peer, error) {
 		}
 		pool := rueidispool.NewPool(rueidiscompat.NewAdapter(client))
 		options := append([]redsync.Option{redsync.WithExpiry(ttl)}, options...)
-		return &redsyncPeer{redsync.New(pool), options, func() error { client.Close(); return nil }}, nil
+		end := func() error { client.Close(); return nil }
+		return &redsyncPeer{redsync.New(pool), options, []func() error{end}}, nil
 	}
 }
 
 type redsyncPeer struct {
 	redsync *redsync.Redsync
 	options []redsync.Option
-	end     func() error
+	ends    []func() error
 }
 
 func (p *redsyncPeer) locker(key string) locker {
 	return redsyncLock{p.redsync.NewMutex(key, p.options...)}
 }
-func (p *redsyncPeer) close() error { return p.end() }
+func (p *redsyncPeer) close() (err error) {
+	for _, end := range p.ends {
+		err = errors.Join(err, end())
+	}
+	return err
+}
 
 type redsyncLock struct{ mutex *redsync.Mutex }
 

@@ -35,12 +35,17 @@ func valuesOf(value func(*sample) float64, samples []*sample) (values []float64)
 }
 
 // ratios compares what was measured in the same round.
-func ratios(value func(*sample) float64, samples, base []*sample) (all []float64) {
+func ratios(value func(*sample) float64, samples, base []*sample) []float64 {
+	return ratiosTo(value, value, samples, base)
+}
+
+// ratiosTo is ratios, with another value of the base.
+func ratiosTo(ofBase, value func(*sample) float64, samples, base []*sample) (all []float64) {
 	for round, s := range samples {
 		if s == nil || round >= len(base) || base[round] == nil {
 			continue
 		}
-		if b := value(base[round]); b > 0 {
+		if b := ofBase(base[round]); b > 0 {
 			all = append(all, value(s)/b)
 		}
 	}

@@ -115,6 +115,19 @@ func TestTargets(t *testing.T) {
 	if !slices.Equal(got, []bool{true, false}) {
 		t.Errorf("verdicts %v: 1.275 of 1.2 is met, 2.125 of 2.5 is not, and what was not measured is not judged", got)
 	}
+	idle := &outcome{pattern: pattern{name: "d"}, samples: map[string][]*sample{"holdfast": cells(99, 101), "peer": cells(0, 0)}}
+	atLeast := []target{{pattern: "d", value: rate, to: []string{"peer"}, limit: 100, least: true}}
+	if v := judge(atLeast, []*outcome{idle}); len(v) != 1 || !v[0].Met || v[0].Median != 100 {
+		t.Errorf("to a peer that did nothing: %+v", v)
+	}
+	idle.samples["holdfast"] = cells(-1, -1)
+	if v := judge(atLeast, []*outcome{idle}); len(v) != 1 || v[0].Met {
+		t.Errorf("of cells that failed: %+v", v)
+	}
+	atMost := []target{{pattern: "d", value: rate, limit: 100}}
+	if v := judge(atMost, []*outcome{idle}); len(v) != 1 || v[0].Met {
+		t.Errorf("of cells that failed, at most: %+v", v)
+	}
 	for _, p := range products {
 		for _, tg := range p.targets {
 			if len(tg.to) == 0 && tg.limit > 0 && tg.least && tg.pattern != "d" {

@@ -40,15 +40,8 @@ func command(ctx context.Context, args []string, out, progress io.Writer) error 
 	names := flags.String("patterns", "", "which `patterns`, separated by commas; all unless given")
 	globs := flags.String("adapters", "", "which adapters: shell `patterns` separated by commas; all unless given")
 	format := flags.String("o", "text", "`format` of the report: text or json")
-	quick := flags.Bool("quick", false, "everything once and briefly, to see that it works; the figures mean nothing")
-	flags.IntVar(&s.rounds, "rounds", 5, "`rounds` in which every adapter takes its turn")
-	flags.IntVar(&s.holdRounds, "hold-rounds", 2, "`rounds` of pattern f")
-	flags.DurationVar(&s.duration, "duration", time.Second, "how long a cell is measured, after a quarter of that to warm up")
-	flags.DurationVar(&s.hold, "hold", 10*time.Second, "how long leases are held in pattern f")
-	flags.IntVar(&s.leases, "leases", 10_000, "how `many` leases are held in pattern f")
-	flags.StringVar(&s.base, "base", "", "the `adapter` that ratios are to, in place of each pattern's own")
-	flags.StringVar(&s.profiles, "profiles", "", "`folder` for processor profiles of the first worker of each cell")
-	flags.IntVar(&s.parallel, "parallel", 1<<20, "at most so `many` goroutines in a process")
+	quick := flags.Bool("quick", false, "everything once and briefly, unless other flags say for how long, to see that it works; the figures mean nothing")
+	s.define(flags)
 	if err := flags.Parse(args); err != nil {
 		return err
 	}
@@ -62,7 +55,7 @@ func command(ctx context.Context, args []string, out, progress io.Writer) error 
 		return err
 	}
 	if *quick {
-		s.rounds, s.holdRounds, s.duration, s.hold, s.leases = 1, 1, 200*time.Millisecond, 500*time.Millisecond, 500
+		s.hurry(flags)
 	}
 	if s.rounds < 1 || s.holdRounds < 1 || s.duration <= 0 || s.hold <= 0 || s.leases < 1 || s.parallel < 1 {
 		return fmt.Errorf("rounds, durations and counts must be positive")
@@ -81,6 +74,31 @@ func command(ctx context.Context, args []string, out, progress io.Writer) error 
 		err = r.verdictOnSafety()
 	}
 	return err
+}
+
+// define has the flags write into s.
+func (s *settings) define(flags *flag.FlagSet) {
+	flags.IntVar(&s.rounds, "rounds", 5, "`rounds` in which every adapter takes its turn")
+	flags.IntVar(&s.holdRounds, "hold-rounds", 2, "`rounds` of pattern f")
+	flags.DurationVar(&s.duration, "duration", time.Second, "how long a cell is measured, after a quarter of that to warm up")
+	flags.DurationVar(&s.hold, "hold", 10*time.Second, "how long leases are held in pattern f")
+	flags.IntVar(&s.leases, "leases", 10_000, "how `many` leases are held in pattern f")
+	flags.StringVar(&s.base, "base", "", "the `adapter` that ratios are to, in place of each pattern's own")
+	flags.StringVar(&s.profiles, "profiles", "", "`folder` for processor profiles of the first worker of each cell")
+	flags.IntVar(&s.parallel, "parallel", 1<<20, "at most so `many` goroutines in a process")
+}
+
+// hurry shortens what the flags do not mention.
+func (s *settings) hurry(flags *flag.FlagSet) {
+	for name, value := range map[string]string{
+		"rounds": "1", "hold-rounds": "1", "duration": "200ms", "hold": "500ms", "leases": "500",
+	} {
+		given := false
+		flags.Visit(func(f *flag.Flag) { given = given || f.Name == name })
+		if !given {
+			_ = flags.Set(name, value) // the values are good
+		}
+	}
 }
 
 // choose says what is measured, where names and globs are lists with commas.

@@ -15,7 +15,7 @@ type product struct {
 	targets  []target
 }
 
-var products = []*product{&onRedis, &onPostgres, &onMariaDB}
+var products = []*product{&onRedis, &onPostgres, &onMariaDB, &onEtcd, &onZooKeeper, &onRedlock}
 
 func serverNames() string {
 	var names []string

@@ -44,11 +44,9 @@ func judge(targets []target, outcomes []*outcome) (all []verdict) {
 func (t *target) judge(o *outcome) (verdict, bool) {
 	ours := o.samples["holdfast"]
 	values := valuesOf(t.value, ours)
+	failed := len(ours) > 0 && len(values) == 0
 	if len(t.to) > 0 {
-		values = ratios(t.value, ours, o.samples[o.best(t.to, t.value)])
-	}
-	if len(values) == 0 {
-		return verdict{}, false
+		values = ratiosTo(t.beside, t.value, ours, o.samples[o.best(t.to, t.value)])
 	}
 	f := summary(values)
 	v := verdict{Pattern: t.pattern, What: t.what, Median: f.Median, Min: f.Min, Max: f.Max}
@@ -56,7 +54,17 @@ func (t *target) judge(o *outcome) (verdict, bool) {
 	if t.least {
 		v.Met, v.Limit = f.Median >= t.limit, fmt.Sprintf(">= %v", t.limit)
 	}
-	return v, true
+	v.Met = v.Met && !failed
+	return v, failed || len(values) > 0
+}
+
+// beside is the value of another adapter. One that did nothing in all its time, where more is
+// better, counts as having done it once: there is no ratio to nothing.
+func (t *target) beside(s *sample) float64 {
+	if t.least {
+		return max(t.value(s), 1/s.seconds())
+	}
+	return t.value(s)
 }
 
 // best names the adapter with the largest median. Not the largest value of each round: on a

@@ -336,6 +336,12 @@ func (c *EtcdCluster) Rejoin() {
 // Addr returns host:port.
 func (m *EtcdMember) Addr() string { return loopback(m.port) }
 
+// PID returns the process id of the last start.
+func (m *EtcdMember) PID() int {
+	proc, _ := m.proc.running()
+	return proc.Pid
+}
+
 // Proxy returns the network between clients that dial its address and the member.
 func (m *EtcdMember) Proxy() *TCPProxy { return m.proxy }
 

@@ -219,6 +219,12 @@ func (s *ZooKeeperServer) Word(word string) (string, error) {
 // Addr returns the host:port of clients.
 func (s *ZooKeeperServer) Addr() string { return loopback(s.port) }
 
+// PID returns the process id of the last start.
+func (s *ZooKeeperServer) PID() int {
+	proc, _ := s.proc.running()
+	return proc.Pid
+}
+
 // Kill ends the server at once, as a crash does, and returns when it is gone.
 func (s *ZooKeeperServer) Kill() {
 	s.t.Helper()
