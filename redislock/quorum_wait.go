@@ -118,7 +118,7 @@ func (c *candidate) wait(ctx context.Context) (driver.Grant, error) {
 		g, d := c.attempt(ctx, op)
 		if d == nil {
 			c.leaveLine()
-			return c.unlessWithdrawn(ctx, g)
+			return g, nil
 		}
 		pause, waits := c.pauseAfter(d)
 		if waits {
@@ -135,19 +135,6 @@ func (c *candidate) wait(ctx context.Context) (driver.Grant, error) {
 		if !c.sleep(ctx, pause) {
 			return c.stop(ctx, d)
 		}
-	}
-}
-
-// unlessWithdrawn gives back what was granted in the moment in which the request was withdrawn.
-func (c *candidate) unlessWithdrawn(ctx context.Context, g driver.Grant) (driver.Grant, error) {
-	select {
-	case <-c.withdrawn:
-		if h := c.q.holdOf(c.req.Token); h != nil {
-			c.q.giveUp(c.req.Token, h).await(ctx)
-		}
-		return driver.Grant{}, driver.Failf(driver.NotHeld, "the request was withdrawn by a release of its token")
-	default:
-		return g, nil
 	}
 }
 
