@@ -105,7 +105,7 @@ func (q *Quorum) listen(ctx context.Context) {
 func (c *candidate) wait(ctx context.Context) (driver.Grant, error) {
 	q := c.q
 	c.arrived = q.wall().UnixMicro()
-	op, alive := byte('x'), q.clock.Now()
+	op, placed, alive := byte('x'), false, q.clock.Now()
 	if q.hears() {
 		op = 'X'
 	}
@@ -122,9 +122,9 @@ func (c *candidate) wait(ctx context.Context) (driver.Grant, error) {
 		}
 		pause, waits := c.pauseAfter(d)
 		if waits {
-			alive = now
+			placed, alive = true, now
 		}
-		if c.over(ctx) || !waits && (c.wakes == nil || now.Sub(alive) > rideOut) {
+		if c.over(ctx) || !waits && (!placed || now.Sub(alive) > rideOut) {
 			return c.stop(ctx, d)
 		}
 		if q.listen(ctx); op == 'x' {
