@@ -81,6 +81,21 @@ func reporting(all []status) []protocol.NodeStatus {
 	return nodes
 }
 
+// twins is the error that two nodes are one server: it would vote twice, and forget for two.
+func (q *Quorum) twins(all []status) *driver.Error {
+	seen := make(map[string]int)
+	for i, s := range all {
+		if s.err != nil {
+			continue
+		}
+		if other, twice := seen[s.Term]; twice {
+			return driver.Failf(driver.Invalid, "%s and %s are one server: give each server once", q.nodes[other].addr, q.nodes[i].addr)
+		}
+		seen[s.Term] = i
+	}
+	return nil
+}
+
 // healSoon looks after the nodes in the background, unless that is under way. It is called by
 // who learned of a node that is not as the others are.
 func (q *Quorum) healSoon() {
@@ -102,7 +117,11 @@ func (q *Quorum) healSoon() {
 func (q *Quorum) heal(ctx context.Context) error {
 	q.caring.Lock()
 	defer q.caring.Unlock()
-	nodes := reporting(q.statuses(ctx))
+	all := q.statuses(ctx)
+	if err := q.twins(all); err != nil {
+		return err
+	}
+	nodes := reporting(all)
 	switch q.size.Needs(nodes) {
 	case protocol.AllWell:
 		return nil
@@ -224,7 +243,7 @@ func (l *lookout) tell() {
 // unknown is why there is no epoch that a majority is in.
 func (q *Quorum) unknown(all []status) *defeat {
 	e := &QuorumError{Status: QuorumMissing, Nodes: make([]NodeResult, len(all)), need: q.size.Majority()}
-	var fault *driver.Error
+	fault := q.twins(all)
 	for i, s := range all {
 		r := &e.Nodes[i]
 		r.Addr = q.nodes[i].addr
@@ -293,6 +312,9 @@ func (q *Quorum) Init(ctx context.Context) error {
 			return driver.Fail(driver.Unavailable, fmt.Errorf("nothing was written, for all nodes have to answer: %s: %w", q.nodes[i].addr, s.err))
 		}
 	}
+	if err := q.twins(all); err != nil {
+		return err
+	}
 	nodes := reporting(all)
 	used := slices.ContainsFunc(nodes, func(n protocol.NodeStatus) bool { return n.Top > 0 })
 	if used || q.size.Needs(nodes) != protocol.Found {
@@ -318,6 +340,9 @@ func (q *Quorum) Heal(ctx context.Context) error {
 	q.caring.Lock()
 	defer q.caring.Unlock()
 	all := q.statuses(ctx)
+	if err := q.twins(all); err != nil {
+		return err
+	}
 	nodes := reporting(all)
 	present := 0
 	for i, s := range all {

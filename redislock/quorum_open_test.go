@@ -283,3 +283,21 @@ func says(t *testing.T, e *redislock.Quorum, level driver.Level, subject, text s
 		})
 	})
 }
+
+// TestQuorumOneServerTwice: a server that is listed by two addresses is found out before the
+// first lock, for it would vote twice.
+func TestQuorumOneServerTwice(t *testing.T) {
+	t.Parallel()
+	servers := nodes(t, 2, testserver.RedisOptions{})
+	twin := testserver.Proxy(t, servers[0].Addr()).Addr()
+	q := quorumOn(t, append(addrsOf(servers), twin), redislock.QuorumConfig{})
+	defer q.Close()
+	ctx, cancel := bounded()
+	defer cancel()
+	_, acquire := q.Acquire(ctx, ask("name", time.Second))
+	for what, err := range map[string]error{"Init": q.Init(ctx), "Heal": q.Heal(ctx), "Acquire": acquire} {
+		if !isKind(err, driver.Invalid) || !strings.Contains(err.Error(), twin) || !strings.Contains(err.Error(), servers[0].Addr()) {
+			t.Errorf("%s: %v", what, err)
+		}
+	}
+}
