@@ -30,7 +30,7 @@ func (h *hold) late(q *Quorum, m *message) {
 	dead := h.dead
 	h.mu.Unlock()
 	switch kind := protocol.Parse(m.word, 1).Kind; {
-	case kind == protocol.Granted && dead:
+	case (kind == protocol.Granted || kind == protocol.HalfDone) && dead:
 		q.forget(m.node, h.key, "r", h.id)
 	case kind == protocol.Held && m.op[0] == 'X': // it stands in line there
 		q.forget(m.node, h.key, "l", "-")

@@ -224,7 +224,7 @@ func (r *round) end(drop bool) []int {
 			if !drop || !r.messages[i].drop() {
 				may = append(may, i)
 			}
-		case protocol.Granted, protocol.Done:
+		case protocol.Granted, protocol.Done, protocol.HalfDone:
 			may = append(may, i)
 		case protocol.Silent:
 			if d := r.details[i].err; d == nil || d.Outcome != driver.NotApplied {

@@ -52,3 +52,20 @@ func TestQuorumWaitMajorityHangs(t *testing.T) {
 		t.Errorf("the error is %v", err)
 	}
 }
+
+// TestQuorumHalfDone: what the nodes have granted goes back also where they failed after that.
+func TestQuorumHalfDone(t *testing.T) {
+	h, _ := threeNodes(t)
+	e := h.engine()
+	defer e.Close()
+	h.hears(e)
+	for _, s := range h.servers {
+		must(t, s, "SET", "holdfast.i:holdfast:name", "no line")
+	}
+	req := ask("name", labTTL)
+	req.Wait = true
+	if _, err := e.Acquire(h.patience(), req); !isKind(err, driver.Invalid) {
+		t.Errorf("the error is %v", err)
+	}
+	h.allHave("holdfast:name", 0)
+}
