@@ -44,6 +44,7 @@ type defeat struct {
 	split  bool          // nobody else has got one either, as far as can be seen
 	left   time.Duration // when it is worth to try again, 0 where that is not known, negative for never
 	undo   *round        // gives back what was granted by some
+	hold   *hold         // what that is
 }
 
 // Acquire implements driver.Engine.
@@ -64,7 +65,7 @@ func (q *Quorum) Acquire(ctx context.Context, req driver.Request) (driver.Grant,
 		return driver.Grant{}, err
 	}
 	c := q.newCandidate(&req, key)
-	if h := q.holdOf(req.Token); h != nil {
+	if h := q.holdOf(req.Token); h != nil && !h.isDead() {
 		if g, err, held := c.again(ctx, h); held {
 			return g, err
 		}
@@ -78,7 +79,27 @@ func (q *Quorum) Acquire(ctx context.Context, req driver.Request) (driver.Grant,
 		return g, nil
 	}
 	c.settle(d.undo)
-	return driver.Grant{}, d.Error
+	return driver.Grant{}, c.owed(d, *d.Error)
+}
+
+// owed is the failure of a call whose last attempt ended in d. Where so many nodes may have what
+// they granted still that nobody else can win, its outcome is not known, and the hold is kept: a
+// release of the request's token gives it back.
+func (c *candidate) owed(d *defeat, failure driver.Error) *driver.Error {
+	if d.undo == nil || d.hold == nil {
+		return &failure
+	}
+	d.undo.mu.Lock()
+	done, nothing := released(d.undo.answers)
+	d.undo.mu.Unlock()
+	if len(c.q.nodes)-done-nothing < c.q.size.Blocking() {
+		return &failure
+	}
+	d.hold.expiry = d.hold.sent.Add(c.req.TTL) // nobody else has it yet
+	if c.q.keep(c, d.hold) {
+		failure.Outcome = driver.Unknown
+	}
+	return &failure
 }
 
 func (q *Quorum) newCandidate(req *driver.Request, key string) *candidate {
@@ -258,7 +279,7 @@ func (a *attempt) lose(ctx context.Context, h *hold) *defeat {
 	if !a.c.req.Wait || ctx.Err() != nil {
 		back.op = "r"
 	}
-	d := &defeat{undo: q.newRound(back, never).submitTo(may)}
+	d := &defeat{undo: q.newRound(back, never).submitTo(may), hold: h}
 	if a.second != nil && a.result != protocol.Won {
 		r = a.second
 	}

@@ -26,9 +26,7 @@ type hold struct {
 
 // late deals with an answer to the first round that nobody waited for.
 func (h *hold) late(q *Quorum, m *message) {
-	h.mu.Lock()
-	dead := h.dead
-	h.mu.Unlock()
+	dead := h.isDead()
 	switch kind := protocol.Parse(m.word, 1).Kind; {
 	case (kind == protocol.Granted || kind == protocol.HalfDone) && dead:
 		q.forget(m.node, h.key, "r", h.id)
@@ -41,6 +39,12 @@ func (h *hold) bury() {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	h.dead = true
+}
+
+func (h *hold) isDead() bool {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.dead
 }
 
 // move is the op that moves the hold to another fence, the next one: on a majority of the nodes

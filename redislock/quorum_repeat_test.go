@@ -209,3 +209,39 @@ func TestQuorumRepeatClockAhead(t *testing.T) {
 		t.Errorf("fence %d", again.Fence)
 	}
 }
+
+// TestQuorumOwed: where the nodes have granted, and neither the answers nor the release got
+// through, the outcome is not known, and a later release of the token frees the lock.
+func TestQuorumOwed(t *testing.T) {
+	h, proxies := threeNodes(t)
+	e := h.behindProxies(proxies)
+	req := ask("name", labTTL)
+	for _, p := range proxies {
+		p.FreezeDown()
+	}
+	ended := make(chan error, 1)
+	go func() {
+		_, err := e.Acquire(h.patience(), req)
+		ended <- err
+	}()
+	h.allHave("holdfast:name", 1)
+	for _, p := range proxies {
+		p.Refuse()
+	}
+	for _, p := range proxies {
+		p.Cut()
+	}
+	if err := <-ended; !isKind(err, driver.Unavailable) {
+		t.Fatalf("no answer came: %v", err)
+	} else if _, outcome := kindOf(err); outcome != driver.Unknown {
+		t.Errorf("the outcome is %v", outcome)
+	}
+	h.allHave("holdfast:name", 1)
+	for _, p := range proxies {
+		p.Heal()
+	}
+	comesTrue(t, "the release gets through", func() bool {
+		return !isKind(e.Release(h.patience(), req.Claim(driver.Grant{})), driver.Unavailable)
+	})
+	h.allHave("holdfast:name", 0)
+}

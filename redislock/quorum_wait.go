@@ -216,7 +216,7 @@ func (c *candidate) stop(ctx context.Context, d *defeat) (driver.Grant, error) {
 			failure.Kind, failure.Holder = driver.Held, c.holder
 		}
 	}
-	return driver.Grant{}, &failure
+	return driver.Grant{}, c.owed(d, failure)
 }
 
 // leaveLine says that this process does not wait any more, unless another of its calls does.
