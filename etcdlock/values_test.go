@@ -38,6 +38,31 @@ func TestCoordination(t *testing.T) {
 	})
 }
 
+// What needs one member, on one of them, in turn.
+func TestValues(t *testing.T) {
+	l := newLab(t, testserver.EtcdOptions{})
+	for _, c := range []struct {
+		name string
+		f    func(*lab)
+	}{
+		{"Leases", (*lab).testValueLeases},
+		{"WithoutLease", (*lab).testValueWithoutLease},
+		{"ManyAwaitOne", (*lab).testManyAwaitOneValue},
+		{"AwaitCut", (*lab).testAwaitValueCut},
+		{"AnswerLost", (*lab).testValueAnswerLost},
+		{"FenceRace", (*lab).testValueFenceRace},
+		{"Foreign", (*lab).testForeignValue},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			sub := &lab{t, l.cluster}
+			c.f(sub)
+			if _, err := sub.raw(l.cluster.Addrs()...).Delete(sub.patience(), "", clientv3.WithPrefix()); err != nil {
+				t.Fatal(err)
+			}
+		})
+	}
+}
+
 // write writes what has to be taken.
 func (l *lab) write(e driver.Values, w driver.Write) driver.Value {
 	l.Helper()
@@ -61,21 +86,20 @@ func (l *lab) drop(e driver.Values, name string) {
 
 // Values with a TTL cost one lease each, however often they are written, and none when they
 // are deleted, live for ever, or were not written after all.
-func TestLeakOfValueLeases(t *testing.T) {
-	l := newLab(t, testserver.EtcdOptions{})
+func (l *lab) testValueLeases() {
 	raw := l.raw(l.cluster.Addrs()...)
 	e := l.engine(l.cluster.Addrs()...)
 	leaves := func(want int, when string) {
-		t.Helper()
+		l.Helper()
 		if n := l.leases(raw); n != want {
-			t.Errorf("%d leases %s, want %d", n, when, want)
+			l.Errorf("%d leases %s, want %d", n, when, want)
 		}
 	}
 	id := func() int64 {
-		t.Helper()
+		l.Helper()
 		resp, err := raw.Get(l.patience(), "holdfast/%value/n")
 		if err != nil || len(resp.Kvs) != 1 {
-			t.Fatalf("%d keys, %v", len(resp.Kvs), err)
+			l.Fatalf("%d keys, %v", len(resp.Kvs), err)
 		}
 		return resp.Kvs[0].Lease
 	}
@@ -85,7 +109,7 @@ func TestLeakOfValueLeases(t *testing.T) {
 		l.put(e, "n", fmt.Sprint(i), 20*time.Second-time.Duration(i)*time.Second)
 	}
 	if again := id(); again != first {
-		t.Errorf("a value that is written again hangs on lease %x, and hung on %x", again, first)
+		l.Errorf("a value that is written again hangs on lease %x, and hung on %x", again, first)
 	}
 	leaves(1, "after writes with a TTL")
 	l.put(e, "n", "x", 5*time.Minute)
@@ -93,7 +117,7 @@ func TestLeakOfValueLeases(t *testing.T) {
 	l.put(e, "n", "x", 20*time.Second)
 	leaves(1, "after a write with a much shorter TTL")
 	if _, err := e.WriteValue(l.patience(), driver.Write{Name: "n", If: 0, TTL: time.Hour}); err == nil {
-		t.Error("version 0 of what is stored was taken")
+		l.Error("version 0 of what is stored was taken")
 	}
 	leaves(1, "after a write that was refused")
 	l.put(e, "n", "x", 0)
@@ -102,7 +126,7 @@ func TestLeakOfValueLeases(t *testing.T) {
 	l.drop(e, "n")
 	leaves(0, "after a deletion")
 	if keys := l.keys(raw); len(keys) > 0 {
-		t.Errorf("keys %q are left", keys)
+		l.Errorf("keys %q are left", keys)
 	}
 	// What nobody touches any more goes by itself.
 	l.put(e, "n", "x", time.Millisecond)
@@ -111,24 +135,23 @@ func TestLeakOfValueLeases(t *testing.T) {
 }
 
 // The lease of a value is revoked by others: the value is gone, and the next write goes on.
-func TestValueWithoutLease(t *testing.T) {
-	l := newLab(t, testserver.EtcdOptions{})
+func (l *lab) testValueWithoutLease() {
 	raw := l.raw(l.cluster.Addrs()...)
 	e := l.engine(l.cluster.Addrs()...)
 	for range 3 {
 		v := l.put(e, "n", "x", time.Hour)
 		leases, err := raw.Leases(l.patience())
 		if err != nil || len(leases.Leases) != 1 {
-			t.Fatalf("%+v, %v, want one lease", leases, err)
+			l.Fatalf("%+v, %v, want one lease", leases, err)
 		}
 		if _, err := raw.Revoke(l.patience(), leases.Leases[0].ID); err != nil {
-			t.Fatal(err)
+			l.Fatal(err)
 		}
 		if gone, err := e.ReadValue(l.patience(), "n"); gone.Version != 0 || err != nil {
-			t.Errorf("stored is %+v, %v", gone, err)
+			l.Errorf("stored is %+v, %v", gone, err)
 		}
 		if next := l.write(e, driver.Write{Name: "n", If: 0, TTL: time.Hour}); next.Version <= v.Version {
-			t.Errorf("version %d after %d", next.Version, v.Version)
+			l.Errorf("version %d after %d", next.Version, v.Version)
 		}
 		l.drop(e, "n")
 	}
@@ -136,9 +159,8 @@ func TestValueWithoutLease(t *testing.T) {
 
 // Those of a process that wait for one name share a watch, each returns, and locks are listed
 // as if there were no values.
-func TestManyAwaitOneValue(t *testing.T) {
+func (l *lab) testManyAwaitOneValue() {
 	const many = 1000
-	l := newLab(t, testserver.EtcdOptions{})
 	e, other := l.engine(l.cluster.Addrs()...), l.engine(l.cluster.Addrs()...)
 	known := l.put(other, "n", "x", 0).Version
 	var all sync.WaitGroup
@@ -156,12 +178,12 @@ func TestManyAwaitOneValue(t *testing.T) {
 	l.put(other, "n", "y", 0)
 	all.Wait()
 	if wrong.Load() > 0 || l.watchers() != 1 {
-		t.Errorf("%d of %d returned something else, with %d watches", wrong.Load(), many, l.watchers())
+		l.Errorf("%d of %d returned something else, with %d watches", wrong.Load(), many, l.watchers())
 	}
 	lease := l.lock(l.client(other, 0), "n")
 	infos, err := e.List(l.patience(), "", 10)
 	if err != nil || len(infos) != 1 || infos[0].Name != "n" {
-		t.Errorf("listed are %+v, %v, want the lock alone", infos, err)
+		l.Errorf("listed are %+v, %v, want the lock alone", infos, err)
 	}
 	l.unlock(lease)
 }
@@ -189,12 +211,11 @@ func (l *lab) watchers() int {
 
 // What a watch is about to tell is compacted away while its connection is down, and then the
 // connection says nothing at all: who waits finds out.
-func TestFaultAwaitValue(t *testing.T) {
-	l := newLab(t, testserver.EtcdOptions{})
+func (l *lab) testAwaitValueCut() {
 	m := l.cluster.Members()[0]
 	raw, other, e := l.raw(m.Addr()), l.engine(m.Addr()), l.engine(m.Proxy().Addr())
 	awaits := func(known int64, text string, change func()) int64 {
-		t.Helper()
+		l.Helper()
 		done := make(chan error, 1)
 		var v driver.Value
 		go func() {
@@ -208,10 +229,10 @@ func TestFaultAwaitValue(t *testing.T) {
 		select {
 		case err = <-done:
 		case <-time.After(labPatience):
-			t.Fatal("AwaitValue does not return")
+			l.Fatal("AwaitValue does not return")
 		}
 		if err != nil || string(v.Data) != text {
-			t.Fatalf("AwaitValue: %+v, %v, want %q", v, err, text)
+			l.Fatalf("AwaitValue: %+v, %v, want %q", v, err, text)
 		}
 		return v.Version
 	}
@@ -223,12 +244,12 @@ func TestFaultAwaitValue(t *testing.T) {
 		for range 20 {
 			resp, err := raw.Put(l.patience(), "elsewhere", "")
 			if err != nil {
-				t.Fatal(err)
+				l.Fatal(err)
 			}
 			rev = resp.Header.Revision
 		}
 		if _, err := raw.Compact(l.patience(), rev); err != nil {
-			t.Fatal(err)
+			l.Fatal(err)
 		}
 		m.Proxy().Allow()
 	})
@@ -241,28 +262,27 @@ func TestFaultAwaitValue(t *testing.T) {
 }
 
 // The answer to a write is lost: its outcome is not known, and it happened once or not at all.
-func TestFaultValueAnswerLost(t *testing.T) {
-	l := newLab(t, testserver.EtcdOptions{})
+func (l *lab) testValueAnswerLost() {
 	m := l.cluster.Members()[0]
 	e, other := l.engine(m.Proxy().Addr()), l.engine(m.Addr())
-	was := l.put(e, "n", "x", 0)
+	was, faults := l.put(e, "n", "x", 0), m.Proxy().Stats().Faults
 	m.Proxy().CutReplyTo("holdfast value 1 ") // what only a write sends
 	_, err := e.WriteValue(l.patience(), driver.Write{Name: "n", Data: []byte("y"), If: was.Version, TTL: time.Hour})
 	var d *driver.Error
-	if !errors.As(err, &d) || d.Kind != driver.Unavailable || d.Outcome != driver.Unknown || m.Proxy().Stats().Faults != 1 {
-		t.Fatalf("after %d faults: %v, want an unknown outcome", m.Proxy().Stats().Faults, err)
+	if !errors.As(err, &d) || d.Kind != driver.Unavailable || d.Outcome != driver.Unknown || m.Proxy().Stats().Faults != faults+1 {
+		l.Fatalf("after %d faults: %v, want an unknown outcome", m.Proxy().Stats().Faults, err)
 	}
 	v, err := other.ReadValue(l.patience(), "n")
 	if err != nil || string(v.Data) != "y" || v.Version <= was.Version {
-		t.Errorf("stored is %+v, %v", v, err)
+		l.Errorf("stored is %+v, %v", v, err)
 	}
 	if _, err := e.WriteValue(l.patience(), driver.Write{Name: "n", If: was.Version}); err == nil {
-		t.Error("it was written over")
+		l.Error("it was written over")
 	}
 	for range 20 { // it keeps its lease
 		time.Sleep(10 * time.Millisecond)
 		if v, err = other.ReadValue(l.patience(), "n"); err != nil || v.Version == 0 {
-			t.Fatalf("stored is %+v, %v", v, err)
+			l.Fatalf("stored is %+v, %v", v, err)
 		}
 	}
 	m.Proxy().FreezeDown()
@@ -270,15 +290,14 @@ func TestFaultValueAnswerLost(t *testing.T) {
 	defer cancel()
 	_, err = e.ReadValue(ctx, "n")
 	if !errors.As(err, &d) || d.Outcome != driver.NotApplied || !errors.Is(err, context.DeadlineExceeded) {
-		t.Errorf("a read without an answer: %v", err)
+		l.Errorf("a read without an answer: %v", err)
 	}
 	m.Proxy().Heal()
 }
 
 // Many write whatever is there with fences of their own: the highest stays, whoever comes last.
-func TestValueFenceRace(t *testing.T) {
+func (l *lab) testValueFenceRace() {
 	const users, each = 8, 10
-	l := newLab(t, testserver.EtcdOptions{})
 	var all sync.WaitGroup
 	for i := range users {
 		e := l.engine(l.cluster.Addrs()...)
@@ -289,7 +308,7 @@ func TestValueFenceRace(t *testing.T) {
 				var d *driver.Error
 				stale := errors.As(err, &d) && d.Kind == driver.Stale
 				if err != nil && !stale || stale != (v.Fence > fence) {
-					t.Errorf("a write with fence %d: %+v, %v", fence, v, err)
+					l.Errorf("a write with fence %d: %+v, %v", fence, v, err)
 				}
 			}
 		})
@@ -297,17 +316,16 @@ func TestValueFenceRace(t *testing.T) {
 	all.Wait()
 	v, err := l.engine(l.cluster.Addrs()...).ReadValue(l.patience(), "n")
 	if err != nil || v.Fence != users*each {
-		t.Errorf("stored is %+v, %v, want fence %d", v, err, users*each)
+		l.Errorf("stored is %+v, %v, want fence %d", v, err, users*each)
 	}
 }
 
 // A key that something else wrote is neither read nor written over.
-func TestForeignValue(t *testing.T) {
-	l := newLab(t, testserver.EtcdOptions{})
+func (l *lab) testForeignValue() {
 	raw := l.raw(l.cluster.Addrs()...)
 	e := l.engine(l.cluster.Addrs()...)
 	if _, err := raw.Put(l.patience(), "holdfast/%value/n", "theirs"); err != nil {
-		t.Fatal(err)
+		l.Fatal(err)
 	}
 	_, readErr := e.ReadValue(l.patience(), "n")
 	_, writeErr := e.WriteValue(l.patience(), driver.Write{Name: "n", If: 0})
@@ -315,12 +333,12 @@ func TestForeignValue(t *testing.T) {
 	for _, err := range []error{readErr, writeErr, awaitErr} {
 		var d *driver.Error
 		if !errors.As(err, &d) || d.Kind != driver.Invalid || !strings.Contains(err.Error(), "holdfast/%value/n") {
-			t.Errorf("error is %v", err)
+			l.Errorf("error is %v", err)
 		}
 	}
 	resp, err := raw.Get(l.patience(), "holdfast/%value/n")
 	if err != nil || !bytes.Equal(first(resp), []byte("theirs")) {
-		t.Errorf("what was there is %q now, %v", first(resp), err)
+		l.Errorf("what was there is %q now, %v", first(resp), err)
 	}
 }
 

@@ -48,7 +48,7 @@ func newEnsembleLab(t *testing.T, e *testserver.ZooKeeperEnsemble, cfg zklock.Co
 }
 
 // testLaggingServer: what was given back is free at once for everybody, whichever server they
-// ask: none answers from what it knew before.
+// ask: none answers from what it knew before. What was written is read at once, too.
 func testLaggingServer(t *testing.T, e *testserver.ZooKeeperEnsemble) {
 	l := newEnsembleLab(t, e, zklock.Config{SessionTimeout: time.Minute, Timeout: 10 * time.Second})
 	var all []*zklock.Engine
@@ -58,6 +58,12 @@ func testLaggingServer(t *testing.T, e *testserver.ZooKeeperEnsemble) {
 	for i := range 300 {
 		a := all[i%3]
 		l.release(a, l.take(a, request("n", driver.Exclusive, long)))
+	}
+	for i := range 300 {
+		v := l.put(all[i%3], "n", "x", 0)
+		if got, err := all[(i+1)%3].ReadValue(l.context(), "n"); err != nil || got.Version != v.Version {
+			t.Fatalf("after version %d was written another server answers %+v, %v", v.Version, got, err)
+		}
 	}
 }
 
