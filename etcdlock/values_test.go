@@ -123,7 +123,7 @@ func (l *lab) testValueLeases() {
 	l.put(e, "n", "x", 0)
 	leaves(0, "after a write without a TTL")
 	l.put(e, "n", "x", time.Hour)
-	l.drop(e, "n")
+	l.write(e, driver.Write{Name: "n", Delete: true, If: driver.AnyVersion, TTL: 2 * time.Hour})
 	leaves(0, "after a deletion")
 	if keys := l.keys(raw); len(keys) > 0 {
 		l.Errorf("keys %q are left", keys)

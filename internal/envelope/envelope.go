@@ -96,7 +96,7 @@ func Check(w *driver.Write, was driver.Value) error {
 // Seal is what to store for w in place of was, from was.Now on. It has no Note yet.
 func Seal(w *driver.Write, was driver.Value) Envelope {
 	e := Envelope{Data: bytes.Clone(w.Data), Fence: max(was.Fence, w.Fence), Written: was.Now.UnixMicro()}
-	if w.TTL > 0 {
+	if w.TTL > 0 && !w.Delete {
 		e.Until = was.Now.Add(w.TTL + time.Microsecond - 1).UnixMicro() // no less than the TTL
 	}
 	return e
