@@ -5,6 +5,7 @@ import (
 	"errors"
 	"strconv"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/holdfast-go/holdfast/driver"
@@ -16,7 +17,7 @@ var ruleNames = map[driver.Rule]string{
 	driver.SlidingWindow: "sliding", driver.Pace: "pace", driver.Forget: "forget",
 }
 
-// Count implements driver.Counters: one call of lua/count.lua, in a Cluster one for each slot.
+// Count implements driver.Counters: one call of lua/count.lua, in a Cluster one for each slot, all at once.
 // A total is proven in the mastership in which it was raised: after a restart or a failover,
 // which may have lost what was counted last, it is not.
 func (e *Engine) Count(ctx context.Context, steps []driver.Count) []driver.Counted {
@@ -45,11 +46,15 @@ func (e *Engine) Count(ctx context.Context, steps []driver.Count) []driver.Count
 		keys[i] = key
 		bySlot[slot] = append(bySlot[slot], i)
 	}
+	var calls sync.WaitGroup // at once, so that nobody waits for the node of another
 	for slot, which := range bySlot {
-		if err := e.countAt(ctx, slot, which, keys, steps, answers); err != nil {
-			fail(which, err)
-		}
+		calls.Go(func() {
+			if err := e.countAt(ctx, slot, which, keys, steps, answers); err != nil {
+				fail(which, err)
+			}
+		})
 	}
+	calls.Wait()
 	return answers
 }
 
