@@ -22,7 +22,8 @@ import (
 // A value is a file of its own in the folder "values", which is replaced as a whole: readers
 // see the old one or the new one, and need no lock. Writers take their turn under one kernel
 // lock, that of the guard. Every write is synced before it is answered: a total that was
-// counted is not counted again after a power failure. A value that has expired is nothing to
+// counted is not counted again after a power failure. They expire by the system's wall clock:
+// when that is stepped, they live for so much longer or shorter. A value that has expired is nothing to
 // readers; its file stays until the next write to the name.
 //
 // Nobody is told of changes: those who wait look again, soon at first.
@@ -279,7 +280,15 @@ func (e *Engine) replace(path string, content []byte) error {
 
 func (e *Engine) removeValue(name string) (driver.Value, error) {
 	path := e.valuePath(name)
-	if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
+	err := os.Remove(path)
+	switch {
+	case err == nil:
+		if err := syncDir(filepath.Dir(path)); err != nil {
+			failed := unavailable("syncing the removal of", path, err)
+			failed.Outcome = driver.Unknown
+			return driver.Value{}, failed
+		}
+	case !errors.Is(err, fs.ErrNotExist):
 		return driver.Value{}, unavailable("removing", path, err)
 	}
 	return driver.Value{Now: time.Now().Round(0)}, nil
