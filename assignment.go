@@ -31,8 +31,8 @@ type AssignmentConfig struct {
 	// others stand by. Default: 0. Range: -1000 to 1000.
 	Priority int
 
-	// TTL is after how long a member that died loses its place, and its partitions go to
-	// others. Default: Config.TTL. Range: the engine's.
+	// TTL is after how long this member, should it die, loses its place, and its partitions go
+	// to others. Default: Config.TTL. Range: the engine's.
 	TTL time.Duration
 
 	// Drain is how long work may go on after it was told to stop before its context ends.
@@ -77,8 +77,9 @@ func (cfg AssignmentConfig) validate(caps driver.Capabilities) error {
 // said of leases holds: who was paused past the end of its lease may act once more, and only
 // a check of [Partition.Fence] at the resource keeps that out.
 //
-// One of the members, elected among them, makes the plan. It is a handle for one member and
-// safe for concurrent use.
+// One of the members, elected among them, makes the plan. It is a handle for one member: call
+// Run once at a time. Members and plan are kept in a value each, of 64 KiB, which is room for a few
+// hundred members.
 type Assignment struct {
 	client *Client
 	group  string // under which everything is kept
@@ -117,8 +118,9 @@ func (p *Partition) Draining() <-chan struct{} { return p.draining }
 // Run joins the group and runs work for every partition that this member has, each in a
 // goroutine of its own, until ctx ends. Then it leaves the group, and returns once all work
 // has. work's context ends with the lock, with cause ErrLost when that was lost, or a while
-// after the partition is Draining; the partition goes to nobody else before work has
-// returned. Work that returns earlier is begun again after a pause.
+// after the partition is Draining. Unless the lock was lost, the partition goes to nobody else
+// before work has returned. Work that returns earlier is begun again after a pause of a second;
+// what it returns goes to Config.Logger.
 //
 // Run returns an error that matches ctx's when it ended because of that, ErrClosed when the
 // client was closed, and ErrInvalid or ErrUnsupported when it cannot begin. While the engine

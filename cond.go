@@ -13,8 +13,8 @@ import (
 )
 
 const (
-	// condPatience is after which silence a waiter is taken for dead. A pulse that goes to
-	// one that died is lost for as long at most: then others are pulsed in its place.
+	// condPatience is after which silence a waiter is taken for dead. A pulse may go to one
+	// that died less than so long ago, and is lost then.
 	condPatience = 30 * time.Second
 
 	// maxCondWaiters keeps the list of those who wait within a value.
@@ -34,6 +34,14 @@ const (
 // and a pulse may come without a reason (after an engine lost its data, everybody who waits
 // is woken): look again, in a loop. A waiter is on the list before it gives the lock back,
 // so no pulse of a later holder passes it by.
+//
+// A pulse is lost with a waiter whose process died, or whose client was closed while it waited, up to
+// 30 s before: Signal wakes nobody else in its place. It is also lost when the engine loses it,
+// in a failover for example. Where that matters use Broadcast, or wait with a context that ends now
+// and then and look again; and let those who wait return before the client is closed.
+//
+// It is for dozens of waiters: each one that comes, goes or says that it is alive, every few seconds,
+// changes a list that all others read then. More than 1000 are refused with ErrUnavailable.
 type Cond struct {
 	client *Client
 	lock   *Mutex
@@ -41,7 +49,8 @@ type Cond struct {
 	err    error
 }
 
-// Cond returns the handle of the condition of that name under the lock m.
+// Cond returns the handle of the condition of that name under the lock m. Give every condition
+// a name of its own, under different locks as well: those who wait are known by it alone.
 func (m *Mutex) Cond(name string) *Cond {
 	c := m.h.client
 	d := &Cond{client: c, lock: m, name: "cond:" + name, err: m.h.err}

@@ -95,7 +95,9 @@ func SlidingWindow(limit int64, window time.Duration) Rate {
 
 // Pace spaces what passes evenly, limit in a window, with up to burst at once after a pause:
 // 1 to limit. It is the generic cell rate algorithm, a leaky bucket that needs one number. In
-// no stretch of time as long as a window more than limit + burst pass.
+// no stretch of time as long as a window more than limit + burst pass. The space between two is
+// rounded up to a whole microsecond, so that of a rate above some 10,000 a second a percent or
+// more may be missing, and of one close to a million a second up to half.
 func Pace(limit int64, window time.Duration, burst int64) Rate {
 	return Rate{driver.Pace, limit, burst, window}
 }

@@ -36,8 +36,8 @@ var (
 	// ErrClosed: the client was closed.
 	ErrClosed error = &kind{text: "closed"}
 
-	// ErrStale: an expected fence is not the current one.
-	ErrStale error = &kind{text: "stale fence"}
+	// ErrStale: an expected fence or version is not the current one.
+	ErrStale error = &kind{text: "stale"}
 )
 
 type kind struct {

@@ -15,9 +15,9 @@ const MaxItem = driver.MaxValue
 // changes it seldom compares versions; who wants to be alone while it is changed locks it. It
 // is a cheap handle and safe for concurrent use.
 //
-// Every change is made only if nobody else made one since the value was read, under a lock
-// or not, so no change is ever lost to another: it fails with ErrStale. An item is as durable
-// as its engine; see Capabilities.Safety.
+// CompareAndSet, CompareAndDelete and LockedItem.Update change it only if nobody else did since the
+// value was read, under the lock or not: otherwise they fail with ErrStale. Set and Delete do not
+// ask. An item is as durable as its engine; see Capabilities.Safety.
 type Item struct {
 	client *Client
 	lock   *Mutex
@@ -132,7 +132,9 @@ func (l *LockedItem) Lease() *Lease { return l.lease }
 
 // Update stores data for ttl (0: for ever) and keeps the lock. It fails with ErrLost or
 // ErrNotHeld when the lock is not held any more, and with ErrStale when the item was changed
-// since by somebody without the lock, or by a later holder of it: nothing is stored then.
+// since by somebody without the lock, or by a later holder of it: nothing is stored then. An item
+// that was not there, and was stored and removed since, has not changed. After an error with
+// Unknown outcome the data may be stored; a second Update fails with ErrStale where it is.
 func (l *LockedItem) Update(ctx context.Context, data []byte, ttl time.Duration) error {
 	if err := l.lease.held("update"); err != nil {
 		return err

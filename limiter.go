@@ -68,8 +68,9 @@ func (l *Limiter) Allow(ctx context.Context, n int64) (Decision, error) {
 }
 
 // Wait waits until n pass, or ctx ends. It fails at once, with ErrHeld and the context's
-// error to come, when ctx has a deadline before n could pass. There is no order among those
-// who wait.
+// error to come, when ctx has a deadline before n could pass; with ErrUnavailable when the engine
+// does not answer; with ErrClosed when the client is closed. There is no order among those who
+// wait: who waits for much may wait for ever beside many who wait for little.
 func (l *Limiter) Wait(ctx context.Context, n int64) error {
 	for {
 		d, err := l.Allow(ctx, n)

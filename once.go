@@ -44,8 +44,9 @@ func NewOnce[T any](
 	return &Once[T]{lock: c.Mutex(name, opts...), load: load, build: build}
 }
 
-// Get returns what is there, or makes it. Errors of load and build are returned as they are;
-// those of the lock are an [*Error].
+// Get returns what is there, or makes it. Match the errors of load and build with errors.Is; those
+// of the lock are an [*Error], and may come along with a value: that was made, but the lock was lost
+// or not given back. load and build must not call Get: it would wait for itself.
 func (o *Once[T]) Get(ctx context.Context) (T, error) {
 	for {
 		o.mu.Lock()

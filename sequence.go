@@ -15,8 +15,8 @@ const DefaultSequenceGap = 1000
 
 // Sequence hands out numbers that no other process gets, and that grow: every number is
 // larger than all that were handed out before the call, to anybody, unless WithBlock is used.
-// It is a cheap handle and safe for concurrent use; goroutines that ask together share a
-// round trip.
+// It is safe for concurrent use; goroutines that ask together share a round trip. It costs little,
+// but keep one where you can: what it was given is what it knows when the counter is lost.
 //
 // Numbers may be left out: those of a process that died, of a call whose reply never came, of
 // a block that was not used up. Where that must not be, hold a lock, read the highest number
@@ -25,7 +25,10 @@ const DefaultSequenceGap = 1000
 // The engine keeps a counter. When it is missing, or the engine may have forgotten what was
 // counted (a restart without its data, a failover), the sequence is restored under a lock, by
 // one process however many find out: from the source, from what is left of the counter, and
-// from what this process was given, whichever is the highest.
+// from what this handle was given, whichever is the highest, and above a gap. That is as good as
+// the source and the gap are, see WithGap; where two servers believe to be the master, which the
+// engine's Capabilities.Safety may not rule out, both hand out numbers. The lock has the name
+// "sequence:" followed by the sequence's.
 type Sequence struct {
 	client *Client
 	name   string // of the counter and of the lock
@@ -47,8 +50,9 @@ type SequenceOption func(*Sequence) error
 
 // WithSource has the sequence restored from f: the highest number that was ever put to use, 0
 // where none was, for example SELECT max(number). It is asked when the counter is missing or
-// may have lost numbers, never otherwise, and under a lock; it should not take longer than a
-// lease. Without a source a missing counter starts at 1.
+// may have lost numbers, and by Resync, under the sequence's lock: it must not use the sequence
+// itself. Its error is returned wrapped, without a kind. Without a source a counter that is
+// missing starts at 1 for a handle that was given nothing, whatever others were given.
 func WithSource(f func(ctx context.Context) (int64, error)) SequenceOption {
 	return func(s *Sequence) error {
 		s.source = f
@@ -131,7 +135,9 @@ func checkPrefixed(name, kept string) error {
 type Numbers struct{ First, Last int64 }
 
 // Next returns one number, 1 or more and below 2^53. After an error with [Unknown] outcome a
-// number may be left out; no number is ever returned twice.
+// number may be left out. No number is returned twice as long as the engine keeps the counter; after
+// a loss that is for the source and the gap to see to. It waits for a lock then, which after
+// a failover may take as long as locks do.
 func (s *Sequence) Next(ctx context.Context) (int64, error) {
 	if s.block == 1 {
 		n, err := s.Reserve(ctx, 1)
@@ -217,7 +223,7 @@ func (s *Sequence) learn(n int64) {
 
 // Peek returns the highest number that was handed out, 0 where none was. It is out of date
 // when it arrives. It fails with ErrUnavailable when the counter was lost and nobody has
-// restored it yet.
+// restored it yet; one that is missing altogether is 0 to a handle that was given nothing.
 func (s *Sequence) Peek(ctx context.Context) (int64, error) {
 	if s.err != nil {
 		return 0, s.err
