@@ -279,7 +279,7 @@ func (a *attempt) lose(ctx context.Context, h *hold) *defeat {
 	if !a.c.req.Wait || ctx.Err() != nil {
 		back.op = "r"
 	}
-	d := &defeat{undo: q.newRound(back, never).submitTo(may), hold: h}
+	d := &defeat{undo: q.newRound(back, q.undone(r.answers)).submitTo(may), hold: h}
 	if a.second != nil && a.result != protocol.Won {
 		r = a.second
 	}
@@ -343,6 +343,24 @@ func (a *attempt) look(r *round, left *time.Duration) (split bool, holder *drive
 		*left = lefts[missing-1]
 	}
 	return most+unknown < q.size.Majority(), holder
+}
+
+// undone decides when what an attempt was granted has gone back: when it has where nodes said
+// that they granted it, and those that say nothing are too few to stand in the way of others.
+// The answers are the attempt's, which is over.
+func (q *Quorum) undone(granted []protocol.Answer) func([]protocol.Answer) bool {
+	return func(answers []protocol.Answer) bool {
+		silent := 0
+		for i, a := range answers {
+			if a.Kind != protocol.Pending {
+				continue
+			}
+			if silent++; granted[i].Kind == protocol.Granted {
+				return false
+			}
+		}
+		return silent < q.size.Blocking()
+	}
 }
 
 func never([]protocol.Answer) bool { return false }

@@ -1,11 +1,13 @@
 package redislock
 
 import (
+	"context"
 	"fmt"
 	"testing"
 	"time"
 
 	"github.com/holdfast-go/holdfast/driver"
+	"github.com/holdfast-go/holdfast/internal/testserver"
 	"github.com/redis/go-redis/v9"
 )
 
@@ -28,5 +30,50 @@ func TestQuorumWokenBeforeAnswered(t *testing.T) {
 	c.wakes <- wakeup{node: 2, token: "somebody's"}
 	if !c.sleep(t.Context(), 10*time.Millisecond) {
 		t.Error("the call was ended")
+	}
+}
+
+// TestQuorumRefusedAtOnce: who is refused does not wait for a node that hangs, which may have
+// granted, to give that back.
+func TestQuorumRefusedAtOnce(t *testing.T) {
+	t.Parallel()
+	var clients []redis.UniversalClient
+	var servers []*testserver.RedisServer
+	for range 3 {
+		s := testserver.Redis(t, testserver.RedisOptions{})
+		c := redis.NewClient(&redis.Options{Addr: s.Addr(), ReadTimeout: time.Minute})
+		t.Cleanup(func() { c.Close() })
+		clients, servers = append(clients, c), append(servers, s)
+	}
+	q, err := NewQuorum(clients, QuorumConfig{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	defer cancel()
+	if err := q.Init(ctx); err != nil {
+		t.Fatal(err)
+	}
+	hanging := servers[2]
+	for _, s := range servers[:2] {
+		if _, err := s.Do("SET", "holdfast:name", "theirs"); err != nil {
+			t.Fatal(err)
+		}
+	}
+	hanging.Pause()
+	for range 3 { // it has a call of each under way
+		c := q.newCandidate(&driver.Request{Name: "name", TTL: time.Second, Span: 1}, "holdfast:name")
+		_, d := c.attempt(ctx, 'x')
+		if d == nil || d.Kind != driver.Held {
+			t.Fatalf("an attempt at what others hold: %+v", d)
+		}
+		if !d.undo.await(ctx) {
+			t.Error("it waits for the node that hangs")
+		}
+		time.Sleep(2 * stuckAfter)
+	}
+	hanging.Resume()
+	if err := q.Close(); err != nil {
+		t.Error(err)
 	}
 }

@@ -106,11 +106,12 @@ func (r *round) submitTo(nodes []int) *round {
 	for _, i := range nodes {
 		r.answers[i].Kind = protocol.Pending
 	}
+	decided := r.judge(r.answers) || len(nodes) == 0
 	r.mu.Unlock()
 	for _, i := range nodes {
 		r.messages[i].submit()
 	}
-	if len(nodes) == 0 {
+	if decided {
 		r.signal()
 	}
 	return r

@@ -225,7 +225,7 @@ func (c *candidate) leaveLine() *round {
 	if c.wakes == nil || !c.q.lines.leave(c) {
 		return nil
 	}
-	return c.q.newRound(errand{key: c.key, op: "l", id: "-"}, never).submit()
+	return c.q.newRound(errand{key: c.key, op: "l", id: "-"}, c.q.undone(make([]protocol.Answer, len(c.q.nodes)))).submit()
 }
 
 // enlist notes that the request waits, so that a release of its token can withdraw it. It
