@@ -85,7 +85,10 @@ func (e *Engine) ask(ctx context.Context, statement string, args ...any) ([][]sq
 		}
 		return nil, &driver.Error{Kind: driver.Unavailable, Err: ctx.Err()}
 	}
-	return rows, r.err
+	if r.err != nil {
+		return nil, r.err // the statement may still be under way, in a session that was given up
+	}
+	return rows, nil
 }
 
 // lookAt returns who holds a name, as far as can be seen now.

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/holdfast-go/holdfast/driver"
@@ -156,12 +157,16 @@ func (e *Engine) askValues(ctx context.Context, statement string, lost driver.Ou
 	}
 }
 
-func (e *Engine) askValuesOnce(ctx context.Context, statement string, lost driver.Outcome, args []any) (rows [][]sqldriver.Value, failed *driver.Error) {
+func (e *Engine) askValuesOnce(ctx context.Context, statement string, lost driver.Outcome, args []any) ([][]sqldriver.Value, *driver.Error) {
 	s, err := e.valueSession(ctx)
 	if err != nil {
 		return nil, asNotApplied(err)
 	}
-	sent := false // read once the request is over
+	// A request can be over while its statement is still under way: when its session is given up.
+	// Then whoever comes first decides whether the statement is sent.
+	const queued, sent, withdrawn = 0, 1, 2
+	var stage atomic.Int32
+	var rows [][]sqldriver.Value // to be read when the request has succeeded
 	r := newRequest()
 	r.short = true
 	r.alone = func(ctx context.Context, w *wire) error {
@@ -171,25 +176,31 @@ func (e *Engine) askValuesOnce(ctx context.Context, statement string, lost drive
 		if _, err := w.prepare(ctx, statement); err != nil {
 			return err
 		}
-		sent = true
+		if !stage.CompareAndSwap(queued, sent) {
+			return nil // nobody waits for it any more
+		}
+		var err error
 		rows, err = w.query(ctx, statement, args...)
 		return err
 	}
 	s.submit(r)
-	switch done := e.await(ctx, s, r); {
+	done := e.await(ctx, s, r)
+	if done && r.err == nil {
+		return rows, nil
+	}
+	if stage.CompareAndSwap(queued, withdrawn) {
+		lost = driver.NotApplied
+	}
+	var d *driver.Error
+	switch {
 	case !done && ctx.Err() != nil:
 		return nil, &driver.Error{Kind: driver.Unavailable, Outcome: lost, Err: ctx.Err()}
 	case !done:
 		return nil, &driver.Error{Kind: driver.Closed, Outcome: lost}
-	case r.err == nil:
-		return rows, nil
-	}
-	var d *driver.Error
-	if !errors.As(r.err, &d) {
-		d = &driver.Error{Kind: driver.Unavailable, Err: r.err}
-	}
-	if d.Outcome == driver.Unknown && (!sent || lost == driver.NotApplied) {
-		d = driver.Fail(d.Kind, d.Err)
+	case !errors.As(r.err, &d):
+		return nil, &driver.Error{Kind: driver.Unavailable, Outcome: lost, Err: r.err}
+	case d.Outcome == driver.Unknown:
+		return nil, &driver.Error{Kind: d.Kind, Outcome: lost, Err: d.Err}
 	}
 	return nil, d
 }
