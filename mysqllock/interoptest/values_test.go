@@ -127,26 +127,37 @@ func (l *lab) blockedWrite() {
 	})
 }
 
-// Somebody has the row locked. The write is not carried out, and says so; locks are renewed
-// meanwhile.
+// Somebody has the row locked. Locks are renewed meanwhile. The write happens once the row is
+// free, or, if that takes too long, does not, and says so.
 func valueBlocked(l *lab) {
-	e := l.stores("", "timeout=3s")
-	held := l.lock(l.clientOn(e, long), "lock")
+	patient, e := l.stores("", "timeout=20s"), l.stores("", "timeout=2s")
+	held := l.lock(l.clientOn(patient, long), "lock")
 	l.put(e, "name", "x")
+	write := func(e *mysqllock.Engine) <-chan error {
+		result := make(chan error, 1)
+		go func() {
+			_, err := e.WriteValue(context.Background(), driver.Write{Name: "name", If: driver.AnyVersion, Data: []byte("y")})
+			result <- err
+		}()
+		l.blockedWrite()
+		return result
+	}
 	unlock := l.lockRow("name")
-	result := make(chan error, 1)
-	go func() {
-		_, err := e.WriteValue(context.Background(), driver.Write{Name: "name", If: driver.AnyVersion, Data: []byte("y")})
-		result <- err
-	}()
-	l.blockedWrite()
+	result := write(patient)
 	if err := held.Extend(l.context(), long); err != nil {
 		l.Errorf("renewal beside a write that is blocked: %v", err)
 	}
-	l.fails(<-result, driver.NotApplied, "1205")
+	l.blockedWrite() // still
 	unlock()
-	if v := l.get(e, "name"); string(v.Data) != "x" {
-		l.Errorf("stored is %+v", v)
+	if err := <-result; err != nil {
+		l.Errorf("a write that was blocked for a while: %v", err)
+	}
+	v := l.get(e, "name")
+	unlock = l.lockRow("name")
+	l.fails(<-write(e), driver.NotApplied, "1205")
+	unlock()
+	if now := l.get(e, "name"); now.Version != v.Version {
+		l.Errorf("version %d is stored instead of %d", now.Version, v.Version)
 	}
 	l.put(e, "name", "z")
 	l.unlock(held)

@@ -69,8 +69,10 @@ func waiterIsTerminated(b *bench, through string) {
 	holder := b.take(other, request(owner, "holder", long))
 	w := b.wait(e, request(owner, owner, long))
 	b.eventually("the request waits in the server", func() bool { return b.blocked(owner) == 1 })
+	const waits = "SELECT coalesce(max(pid), 0) FROM pg_stat_activity WHERE application_name = 'holdfast ' || $1 AND wait_event = 'advisory'"
+	first := b.number(waits, owner)
 	b.terminate(owner, "wait_event = 'advisory'")
-	b.eventually("it waits again", func() bool { return b.blocked(owner) == 1 })
+	b.eventually("it waits again", func() bool { n := b.number(waits, owner); return n != 0 && n != first && b.blocked(owner) == 1 })
 	b.terminate(owner, "state = 'idle'")
 	if b.blocked(owner) != 1 {
 		b.Errorf("the end of the other session has ended the wait")

@@ -29,6 +29,10 @@ func valueFaults(b *bench) {
 			})
 		}
 	}
+	b.Run("pgx/Silent", func(t *testing.T) {
+		t.Parallel()
+		valueSilent(b.sub(t))
+	})
 }
 
 // schema returns one of the test's own.
@@ -187,7 +191,7 @@ func (b *bench) blockedWrite(schema string) {
 // valueReplyLost: the write is carried out and its answer is lost.
 func valueReplyLost(b *bench, through string) {
 	proxy := testserver.Proxy(b, b.server.Addr())
-	e := engine(b.T, pool(b.T, through, b.server.URLVia(proxy.Addr())), pglock.Config{Schema: b.schema(), Timeout: time.Second})
+	e := engine(b.T, pool(b.T, through, b.server.URLVia(proxy.Addr())), pglock.Config{Schema: b.schema()})
 	first := b.put(e, "name", "first")
 	b.put(e, "name", "first") // the statement is prepared
 	v := b.get(e, "name")
@@ -315,17 +319,43 @@ func valueCancelled(b *bench, through string) {
 	proxy := testserver.Proxy(b, b.server.Addr())
 	e := engine(b.T, pool(b.T, through, b.server.URLVia(proxy.Addr())), pglock.Config{Schema: b.schema()})
 	b.put(e, "name", "x")
+	row := b.lockRow(b.schema(), "name")
+	ctx, cancel := context.WithCancel(b.context())
+	result := make(chan error, 1)
+	go func() {
+		_, err := e.WriteValue(ctx, driver.Write{Name: "name", If: driver.AnyVersion})
+		result <- err
+	}()
+	b.blockedWrite(b.schema())
 	proxy.Freeze()
-	ctx, cancel := context.WithTimeout(context.Background(), 100*time.Millisecond)
+	cancel()
+	wrote := <-result
+	ctx, cancel = context.WithTimeout(context.Background(), 100*time.Millisecond)
 	defer cancel()
-	_, wrote := e.WriteValue(ctx, driver.Write{Name: "name", If: driver.AnyVersion})
 	_, read := e.ReadValue(ctx, "name")
+	row()
 	proxy.Thaw()
 	b.fails(wrote, driver.Unknown)
 	b.fails(read, driver.NotApplied)
-	if !errors.Is(wrote, context.DeadlineExceeded) || !errors.Is(read, context.DeadlineExceeded) {
+	if !errors.Is(wrote, context.Canceled) || !errors.Is(read, context.DeadlineExceeded) {
 		b.Errorf("the calls ended with %v and %v", wrote, read)
 	}
+	b.put(e, "name", "y")
+}
+
+// valueSilent: the server does not answer a write for longer than the timeout. Its session is
+// given up. This is seen with pgx only: lib/pq heeds no context while it connects anew.
+func valueSilent(b *bench) {
+	proxy := testserver.Proxy(b, b.server.Addr())
+	e := engine(b.T, pool(b.T, "pgx", b.server.URLVia(proxy.Addr())), pglock.Config{Schema: b.schema(), Timeout: 3 * time.Second})
+	b.put(e, "name", "x")
+	proxy.Freeze()
+	ctx := b.context()
+	_, err := e.WriteValue(ctx, driver.Write{Name: "name", If: driver.AnyVersion})
+	if ctx.Err() != nil || !isKind(err, driver.Unavailable) {
+		b.Errorf("a write without an answer ended with %v", err)
+	}
+	proxy.Thaw()
 	b.put(e, "name", "y")
 }
 
