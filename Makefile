@@ -34,7 +34,7 @@ lint: ## format, vet, static analysis, other systems, tidy modules
 bench: ## benchmarks, with ratios to their yardsticks
 	./scripts/bench "$(BENCHSTAT)"
 
-peers: ## redislock beside other lock libraries on Redis: docs/benchmarks.md; PEERS='-patterns e -rounds 3'
+peers: ## holdfast beside other lock libraries on the same server: docs/benchmarks.md; PEERS='-server postgres -rounds 3'
 	$(GO) run ./bench/peers $(PEERS)
 
 tidy:

@@ -21,7 +21,7 @@ type lab struct {
 	failure  error
 }
 
-// errMissing is that a program is not installed.
+// errMissing says that a program is not installed.
 var errMissing = errors.New("cannot be started here")
 
 // start starts the server of a product. The server's close ends it, and what it has written.

@@ -57,8 +57,8 @@ func command(ctx context.Context, args []string, out, progress io.Writer) error 
 	if *quick {
 		s.hurry(flags)
 	}
-	if s.rounds < 1 || s.holdRounds < 1 || s.duration <= 0 || s.hold <= 0 || s.leases < 1 || s.parallel < 1 {
-		return fmt.Errorf("rounds, durations and counts must be positive")
+	if s.rounds < 1 || s.holdRounds < 1 || s.duration <= 0 || s.hold <= 0 || s.leases < 1 || s.parallel < 1 || s.section < 0 {
+		return fmt.Errorf("rounds, durations and counts must be positive, and the section not negative")
 	}
 	outcomes, err := s.run(ctx)
 	if err != nil {
@@ -83,6 +83,7 @@ func (s *settings) define(flags *flag.FlagSet) {
 	flags.DurationVar(&s.duration, "duration", time.Second, "how long a cell is measured, after a quarter of that to warm up")
 	flags.DurationVar(&s.hold, "hold", 10*time.Second, "how long leases are held in pattern f")
 	flags.IntVar(&s.leases, "leases", 10_000, "how `many` leases are held in pattern f")
+	flags.DurationVar(&s.section, "section", 0, "how long who has the one lock of d or e keeps it, computing")
 	flags.StringVar(&s.base, "base", "", "the `adapter` that ratios are to, in place of each pattern's own")
 	flags.StringVar(&s.profiles, "profiles", "", "`folder` for processor profiles of the first worker of each cell")
 	flags.IntVar(&s.parallel, "parallel", 1<<20, "at most so `many` goroutines in a process")

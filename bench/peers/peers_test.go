@@ -126,6 +126,7 @@ func everythingRuns(t *testing.T, p *product, patterns []pattern) {
 func measureBriefly(t *testing.T, srv *server, p *product, w pattern, d time.Duration) table {
 	t.Helper()
 	s := &settings{product: p, progress: io.Discard, parallel: 8, rounds: 1, holdRounds: 1, duration: d, hold: d, leases: 100}
+	s.section = 300 * time.Microsecond // or two who have the lock might never meet
 	ctx, cancel := context.WithTimeout(t.Context(), 4*time.Minute)
 	defer cancel()
 	o, err := s.runPattern(ctx, srv, w)
@@ -149,13 +150,19 @@ func checkRow(t *testing.T, srv *server, p *product, w pattern, tb table, r row)
 		if wrong == "" {
 			return
 		}
-		if d > 16*time.Second {
+		if d > 16*time.Second || races(r.Failure) {
 			t.Fatal(wrong)
 		}
 		t.Logf("again for %v: %s", d, wrong)
 		w.adapters = []string{r.Adapter}
 		r = measureBriefly(t, srv, p, w, d).Rows[0]
 	}
+}
+
+// races says whether the race detector ended a worker. That of go-zookeeper is left out: when
+// a connection is closed it may read the answer that still comes to a request, and nobody uses.
+func races(failure string) bool {
+	return strings.Contains(failure, "DATA RACE") && !strings.Contains(failure, "zk.(*Conn).recvLoop")
 }
 
 // TestCommand: the flags choose, and the report comes in both forms.
@@ -259,7 +266,7 @@ func TestServerThatDoesNotStart(t *testing.T) {
 }
 
 func TestFlagsThatAreWrong(t *testing.T) {
-	for _, args := range []string{"-o yaml", "-rounds 0", "-duration -1s", "-no-such-flag", "argument", "-patterns z", "-server nothing", "-server postgres -patterns f"} {
+	for _, args := range []string{"-o yaml", "-rounds 0", "-duration -1s", "-section -1s", "-no-such-flag", "argument", "-patterns z", "-server nothing", "-server postgres -patterns f"} {
 		if err := command(t.Context(), strings.Fields(args), io.Discard, io.Discard); err == nil {
 			t.Errorf("%s was accepted", args)
 		}

@@ -27,7 +27,8 @@ type settings struct {
 	duration   time.Duration // of a cell
 	hold       time.Duration // of a cell that holds leases
 	leases     int
-	parallel   int // at most so many goroutines
+	parallel   int           // at most so many goroutines
+	section    time.Duration // how long a holder keeps the one lock of a pattern
 	base       string
 	profiles   string // folder, "" for none
 	progress   io.Writer
@@ -95,7 +96,7 @@ func (s *settings) runPattern(ctx context.Context, srv *server, p pattern) (*out
 				o.failures[a.name] = a.missing
 				continue
 			}
-			c, err := s.cell(ctx, srv, p, a, 0)
+			c, err := s.cell(ctx, srv, p, a, s.section)
 			if ctx.Err() != nil {
 				return nil, ctx.Err()
 			}
