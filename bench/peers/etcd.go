@@ -20,11 +20,11 @@ var onEtcd = product{
 		{name: "holdfast", kind: ours, about: "Mutex on etcdlock, defaults", open: holdfastAt("etcd://")},
 	},
 	patterns: []pattern{
-		a1.of("mutex", "mutex", "holdfast"),
-		a2.of("mutex", "mutex", "holdfast"),
-		b.of("mutex", "mutex", "holdfast"),
-		d.of("mutex", "mutex", "holdfast"),
-		e.of("mutex", "mutex", "holdfast"),
+		patternA1.of("mutex", "mutex", "holdfast"),
+		patternA2.of("mutex", "mutex", "holdfast"),
+		patternB.of("mutex", "mutex", "holdfast"),
+		patternD.of("mutex", "mutex", "holdfast"),
+		patternE.of("mutex", "mutex", "holdfast"),
 	},
 	targets: []target{
 		{pattern: "a1", what: "cycles/s to concurrency.Mutex", value: rate, to: []string{"mutex"}, limit: 1, least: true},

@@ -21,11 +21,11 @@ var onMariaDB = product{
 		{name: "holdfast", kind: ours, about: "Mutex on mysqllock, defaults", open: holdfastAt("")},
 	},
 	patterns: []pattern{
-		a1.of("raw-pool", "raw-pool", "holdfast"),
-		a2.of("raw-pool", "raw-pool", "holdfast"),
-		b.of("raw-pool", "raw-pool", "raw-conns", "holdfast"),
-		d.of("raw-pool", "raw-pool", "raw-conns", "holdfast"),
-		e.of("raw-pool", "raw-pool", "holdfast"),
+		patternA1.of("raw-pool", "raw-pool", "holdfast"),
+		patternA2.of("raw-pool", "raw-pool", "holdfast"),
+		patternB.of("raw-pool", "raw-pool", "raw-conns", "holdfast"),
+		patternD.of("raw-pool", "raw-pool", "raw-conns", "holdfast"),
+		patternE.of("raw-pool", "raw-pool", "holdfast"),
 	},
 	targets: targetsOnDatabase,
 }

@@ -20,19 +20,19 @@ type pattern struct {
 
 // The patterns, without what each server has to measure in them.
 var (
-	a1 = pattern{
+	patternA1 = pattern{
 		name: "a1", title: "one goroutine, client and server on one core", processes: 1, parallel: 1, processors: 1,
 		columns: columnsDistinct,
 	}
-	a2 = pattern{
+	patternA2 = pattern{
 		name: "a2", title: "one goroutine, client and server on a core each", processes: 1, parallel: 1, processors: 2,
 		columns: columnsDistinct,
 	}
-	b = pattern{name: "b", title: "64 goroutines, a lock each", processes: 1, parallel: 64, columns: columnsDistinct}
-	c = pattern{name: "c", title: "512 goroutines, a lock each", processes: 1, parallel: 512, columns: columnsDistinct}
-	d = pattern{name: "d", title: "64 goroutines of one process, one lock", processes: 1, parallel: 64, oneKey: true, columns: columnsTurns}
-	e = pattern{name: "e", title: "4 processes, one lock", processes: 4, parallel: 1, oneKey: true, columns: columnsHandovers}
-	f = pattern{name: "f", title: "leases held", processes: 1, hold: true, columns: columnsHold}
+	patternB = pattern{name: "b", title: "64 goroutines, a lock each", processes: 1, parallel: 64, columns: columnsDistinct}
+	patternC = pattern{name: "c", title: "512 goroutines, a lock each", processes: 1, parallel: 512, columns: columnsDistinct}
+	patternD = pattern{name: "d", title: "64 goroutines of one process, one lock", processes: 1, parallel: 64, oneKey: true, columns: columnsTurns}
+	patternE = pattern{name: "e", title: "4 processes, one lock", processes: 4, parallel: 1, oneKey: true, columns: columnsHandovers}
+	patternF = pattern{name: "f", title: "leases held", processes: 1, hold: true, columns: columnsHold}
 )
 
 // of returns the pattern with adapters, and ratios to the base among them.

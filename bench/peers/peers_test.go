@@ -142,7 +142,7 @@ func checkRow(t *testing.T, srv *server, p *product, w pattern, tb table, r row)
 	if a, err := p.adapter(r.Adapter); err != nil || a.missing != "" {
 		t.Skip(a.missing, err)
 	}
-	for d := time.Second; ; d *= 2 {
+	for d := 250 * time.Millisecond; ; d *= 2 {
 		if r.Overlaps != 0 || r.LostUpdates != 0 {
 			t.Fatalf("%d overlaps, %d lost updates", r.Overlaps, r.LostUpdates)
 		}

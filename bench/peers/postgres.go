@@ -29,11 +29,11 @@ var onPostgres = product{
 		{name: "holdfast", kind: ours, about: "Mutex on pglock, defaults", open: holdfastAt("")},
 	},
 	patterns: []pattern{
-		a1.of("raw-pool", alwaysOnPostgres...),
-		a2.of("raw-pool", alwaysOnPostgres...),
-		b.of("raw-pool", slices.Concat(alwaysOnPostgres, []string{"raw-conns"})...),
-		d.of("raw-pool", slices.Concat(alwaysOnPostgres, []string{"raw-conns"})...),
-		e.of("raw-pool", alwaysOnPostgres...),
+		patternA1.of("raw-pool", alwaysOnPostgres...),
+		patternA2.of("raw-pool", alwaysOnPostgres...),
+		patternB.of("raw-pool", slices.Concat(alwaysOnPostgres, []string{"raw-conns"})...),
+		patternD.of("raw-pool", slices.Concat(alwaysOnPostgres, []string{"raw-conns"})...),
+		patternE.of("raw-pool", alwaysOnPostgres...),
 	},
 	targets: targetsOnDatabase,
 }

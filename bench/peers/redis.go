@@ -51,13 +51,13 @@ var (
 )
 
 var patternsOnRedis = []pattern{
-	a1.of("redsync-goredis", distinct...),
-	a2.of("redsync-goredis", distinct...),
-	b.of("redsync-goredis-ap", distinct...),
-	c.of("redsync-goredis-ap", distinct...),
-	d.of("rueidislock", slices.Concat([]string{"local", "token"}, polling)...),
-	e.of("token", slices.Concat([]string{"token", "token-goredis"}, polling)...),
-	f.of("redislock-ap", "redsync-goredis", "redsync-goredis-ap", "redsync-rueidis",
+	patternA1.of("redsync-goredis", distinct...),
+	patternA2.of("redsync-goredis", distinct...),
+	patternB.of("redsync-goredis-ap", distinct...),
+	patternC.of("redsync-goredis-ap", distinct...),
+	patternD.of("rueidislock", slices.Concat([]string{"local", "token"}, polling)...),
+	patternE.of("token", slices.Concat([]string{"token", "token-goredis"}, polling)...),
+	patternF.of("redislock-ap", "redsync-goredis", "redsync-goredis-ap", "redsync-rueidis",
 		"redislock", "redislock-ap", "rueidislock", "rueidislock-tuned", "holdfast"),
 }
 

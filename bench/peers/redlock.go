@@ -22,11 +22,11 @@ var onRedlock = product{
 		{name: "holdfast", kind: ours, about: "Mutex on a quorum of redislock, defaults", open: holdfastAt("redlock://")},
 	},
 	patterns: []pattern{
-		a1.of("redsync", "trip", "redsync", "redsync-ap", "holdfast"),
-		a2.of("redsync", "trip", "redsync", "redsync-ap", "holdfast"),
-		b.of("redsync", "redsync", "redsync-ap", "holdfast"),
-		d.of("redsync", "redsync", "redsync-tuned", "holdfast"),
-		e.of("redsync", "redsync", "redsync-tuned", "holdfast"),
+		patternA1.of("redsync", "trip", "redsync", "redsync-ap", "holdfast"),
+		patternA2.of("redsync", "trip", "redsync", "redsync-ap", "holdfast"),
+		patternB.of("redsync", "redsync", "redsync-ap", "holdfast"),
+		patternD.of("redsync", "redsync", "redsync-tuned", "holdfast"),
+		patternE.of("redsync", "redsync", "redsync-tuned", "holdfast"),
 	},
 	targets: []target{
 		{pattern: "a1", what: "acquire p50 to a round trip to all servers", value: acquireMid, to: []string{"trip"}, limit: 1.5},

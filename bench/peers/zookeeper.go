@@ -18,11 +18,11 @@ var onZooKeeper = product{
 		{name: "holdfast", kind: ours, about: "Mutex on zklock, defaults", open: holdfastAt("zk://")},
 	},
 	patterns: []pattern{
-		a1.of("lock", "lock", "holdfast"),
-		a2.of("lock", "lock", "holdfast"),
-		b.of("lock", "lock", "holdfast"),
-		d.of("lock", "lock", "holdfast"),
-		e.of("lock", "lock", "holdfast"),
+		patternA1.of("lock", "lock", "holdfast"),
+		patternA2.of("lock", "lock", "holdfast"),
+		patternB.of("lock", "lock", "holdfast"),
+		patternD.of("lock", "lock", "holdfast"),
+		patternE.of("lock", "lock", "holdfast"),
 	},
 	targets: []target{
 		{pattern: "a1", what: "cycles/s to go-zookeeper's Lock", value: rate, to: []string{"lock"}, limit: 1, least: true},
