@@ -36,7 +36,7 @@ func TestFaultLeaderKilled(t *testing.T) {
 // The holder reaches one member only, which leads and is taken from the others: its lease ends
 // before the majority grants the lock to somebody else.
 func TestFaultHolderInMinority(t *testing.T) {
-	const ttl = 3 * time.Second
+	const ttl = 5 * time.Second // a waiter outlives the election of a leader for as long
 	l := newLab(t, threeMembers)
 	leader := l.cluster.Leader()
 	var majority []string

@@ -150,12 +150,13 @@ func TestUpgradeAmongReaders(t *testing.T) {
 				if err := e.Release(l.patience(), req.Claim(g)); err != nil {
 					t.Error(err)
 				}
+				time.Sleep(time.Millisecond) // now and then nobody reads
 			}
 		})
 	}
 	e := l.engine(l.cluster.Addrs()...)
-	upgraded := 0
-	for end := time.Now().Add(4 * time.Second); time.Now().Before(end); {
+	upgraded, began := 0, time.Now()
+	for time.Since(began) < 4*time.Second || upgraded == 0 && time.Since(began) < labPatience {
 		req := exclusive("name", 30*time.Second)
 		req.Mode = driver.Upgradeable
 		g, err := e.Acquire(l.patience(), req)

@@ -117,7 +117,7 @@ func (c *EtcdCluster) launch() error {
 		m.release()
 		m.gate.close()
 		m.port, m.release = reservePort(c.t, 1)
-		m.gate = newPeerGate(c.t, loopback(m.port+1))
+		m.gate = newPeerGate(c.t, loopback(m.port+1), c.ownerOf)
 		all = append(all, m.name+"=http://"+m.gate.addr())
 		if err := os.RemoveAll(m.data()); err != nil {
 			return err
@@ -324,6 +324,16 @@ func (c *EtcdCluster) Isolate(m *EtcdMember) {
 			m.gate.bar(other.id)
 		}
 	}
+}
+
+// ownerOf returns the id of the member that has that socket open, "" where none has.
+func (c *EtcdCluster) ownerOf(inode string) string {
+	for _, m := range c.members {
+		if m.Running() && hasSocket(m.PID(), inode) {
+			return m.id
+		}
+	}
+	return ""
 }
 
 // Rejoin ends every Isolate.

@@ -2,9 +2,13 @@ package testserver
 
 import (
 	"bytes"
+	"fmt"
 	"io"
 	"net"
+	"os"
+	"path/filepath"
 	"regexp"
+	"strings"
 	"sync"
 	"testing"
 )
@@ -17,6 +21,7 @@ type peerGate struct {
 	port     int
 	release  func()
 	listener net.Listener
+	owner    func(inode string) string // the id of the member that has that socket, "" for none
 	work     sync.WaitGroup
 
 	mu     sync.Mutex
@@ -25,9 +30,9 @@ type peerGate struct {
 	closed bool
 }
 
-func newPeerGate(t testing.TB, target string) *peerGate {
+func newPeerGate(t testing.TB, target string, owner func(inode string) string) *peerGate {
 	t.Helper()
-	g := &peerGate{target: target, barred: map[string]bool{}, conns: map[net.Conn]string{}}
+	g := &peerGate{target: target, owner: owner, barred: map[string]bool{}, conns: map[net.Conn]string{}}
 	g.port, g.release = reservePort(t)
 	err := poll(nil, func() (err error) {
 		g.listener, err = net.Listen("tcp", g.addr())
@@ -76,9 +81,54 @@ func (g *peerGate) leave(c net.Conn) {
 // dialler is the header in which members say who they are.
 var dialler = regexp.MustCompile(`(?i)\r\nX-Server-From: ([0-9a-f]+)\r\n`)
 
-// anybody is who dials without saying so: a member that looks whether another is there. Such a
-// connection may be used for other things later, so it must not last when somebody is barred.
+// anybody is who dials without saying so: a member that looks whether another is there, or that
+// passes a renewal of a lease on to the leader. Such a connection must not last when somebody
+// is barred; those that are made then are told apart by whose socket is at the other end.
 const anybody = "anybody"
+
+// caller finds out who dials without saying so, while that matters.
+func (g *peerGate) caller(c net.Conn) string {
+	g.mu.Lock()
+	matters := len(g.barred) > 0
+	g.mu.Unlock()
+	if inode := inodeOf(c); matters && inode != "" {
+		if id := g.owner(inode); id != "" {
+			return id
+		}
+	}
+	return anybody
+}
+
+// inodeOf returns the socket at the other end of a connection on the loopback, as /proc/net/tcp
+// lists it: local address, remote address and, in the tenth column, the inode. "" where
+// there is no such list.
+func inodeOf(c net.Conn) string {
+	table, err := os.ReadFile("/proc/net/tcp")
+	if err != nil {
+		return ""
+	}
+	local := fmt.Sprintf(":%04X", c.RemoteAddr().(*net.TCPAddr).Port)
+	remote := fmt.Sprintf(":%04X", c.LocalAddr().(*net.TCPAddr).Port)
+	for line := range strings.Lines(string(table)) {
+		f := strings.Fields(line)
+		if len(f) > 9 && strings.HasSuffix(f[1], local) && strings.HasSuffix(f[2], remote) {
+			return f[9]
+		}
+	}
+	return ""
+}
+
+// hasSocket reports whether a process has that socket open.
+func hasSocket(pid int, inode string) bool {
+	folder := fmt.Sprintf("/proc/%d/fd", pid)
+	all, _ := os.ReadDir(folder)
+	for _, fd := range all {
+		if link, _ := os.Readlink(filepath.Join(folder, fd.Name())); link == "socket:["+inode+"]" {
+			return true
+		}
+	}
+	return false
+}
 
 // serve forwards a connection once it has seen who dials.
 func (g *peerGate) serve(c net.Conn) {
@@ -90,9 +140,11 @@ func (g *peerGate) serve(c net.Conn) {
 			return
 		}
 	}
-	id := anybody
+	var id string
 	if m := dialler.FindSubmatch(head); m != nil {
 		id = string(m[1])
+	} else {
+		id = g.caller(c)
 	}
 	if !g.enter(c, id) {
 		return
