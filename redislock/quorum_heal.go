@@ -320,7 +320,13 @@ func (q *Quorum) Init(ctx context.Context) error {
 	if used || q.size.Needs(nodes) != protocol.Found {
 		return driver.Failf(driver.Invalid, "nothing was written: nodes have been used before; see holdfast doctor for what they need")
 	}
-	if err := q.seed(ctx, nodes, protocol.Foundation(nodes), "none"); err != nil {
+	// Nothing has to be kept below the fences, so they begin at the clock: were they ahead of it
+	// there would be no spans until it has caught up.
+	floor := int64(0)
+	for _, n := range nodes {
+		floor = max(floor, n.Micros)
+	}
+	if err := q.seed(ctx, nodes, floor, "none"); err != nil {
 		return driver.Fail(driver.Unavailable, err)
 	}
 	return nil

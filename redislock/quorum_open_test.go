@@ -301,3 +301,16 @@ func TestQuorumOneServerTwice(t *testing.T) {
 		}
 	}
 }
+
+// TestQuorumInitSpans: nodes that were never used give numbers for local hand-overs from the
+// first lock on.
+func TestQuorumInitSpans(t *testing.T) {
+	h, _ := threeNodes(t)
+	e := h.engine()
+	defer e.Close()
+	req := ask("name", labTTL)
+	req.Span = 64
+	if g, err := e.Acquire(h.patience(), req); err != nil || g.FenceSpan != req.Span {
+		t.Errorf("%+v, %v", g, err)
+	}
+}
