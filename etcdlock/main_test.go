@@ -6,12 +6,12 @@ import (
 	"testing"
 )
 
-// TestMain has as many tests run at once as wait at once: nearly all of their time is that of
+// TestMain has more tests run at once than there are processors: nearly all of their time is that of
 // leases that run out, and of elections.
 func TestMain(m *testing.M) {
 	flag.Parse()
 	if f := flag.Lookup("test.parallel"); f.Value.String() == f.DefValue {
-		_ = f.Value.Set("32")
+		_ = f.Value.Set("8")
 	}
 	os.Exit(m.Run())
 }

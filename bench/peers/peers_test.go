@@ -144,7 +144,12 @@ func checkRow(t *testing.T, srv *server, p *product, w pattern, tb table, r row)
 	}
 	for d := 250 * time.Millisecond; ; d *= 2 {
 		if r.Overlaps != 0 || r.LostUpdates != 0 {
-			t.Fatalf("%d overlaps, %d lost updates", r.Overlaps, r.LostUpdates)
+			// What other libraries let through is for the report to say.
+			report := t.Fatalf
+			if !strings.HasPrefix(r.Adapter, "holdfast") {
+				report = t.Logf
+			}
+			report("%d overlaps, %d lost updates", r.Overlaps, r.LostUpdates)
 		}
 		wrong := worked(tb, r)
 		if wrong == "" {

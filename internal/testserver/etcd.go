@@ -66,7 +66,7 @@ func Etcd(t testing.TB, options EtcdOptions) *EtcdCluster {
 		}
 		c.client.Transport.(*http.Transport).TLSClientConfig = c.ca.ClientConfig()
 	}
-	folder := t.TempDir() // before cleanUp, which comes first then
+	folder := memoryFolder(t) // before cleanUp, which comes first then
 	t.Cleanup(c.cleanUp)
 	for i := range options.Members {
 		m := &EtcdMember{cluster: c, name: fmt.Sprintf("m%d", i+1), release: func() {}}
@@ -90,6 +90,19 @@ func Etcd(t testing.TB, options EtcdOptions) *EtcdCluster {
 		m.proxy = Proxy(t, m.Addr())
 	}
 	return c
+}
+
+// memoryFolder returns a folder for a test, in memory where the system has one for that. A member
+// syncs every entry of its log, and a disk that is busy with something else for seconds makes it
+// miss elections. What is in memory outlives a member that is killed just as well.
+func memoryFolder(t testing.TB) string {
+	t.Helper()
+	folder, err := os.MkdirTemp("/dev/shm", "holdfast-etcd-")
+	if err != nil {
+		return t.TempDir()
+	}
+	t.Cleanup(func() { _ = os.RemoveAll(folder) })
+	return folder
 }
 
 // program is the path of the server that the options ask for.
