@@ -12,7 +12,8 @@ demo: ## issue invoice numbers with a cluster of processes: without a lock, with
 	$(GO) run ./cmd/holdfast demo
 
 test: install ## all tests of all modules, with the race detector
-	$(GO) test -race -timeout 9m work
+	$(GO) test -race -timeout 9m $$($(GO) list work | grep -v -e /etcdlock -e '/zklock$$')
+	$(GO) test -race -timeout 9m -p 1 ./etcdlock ./zklock # clusters of consensus, which elect in vain where others take the processors
 	$(GO) test -run '^$$' -bench 'Uncontended|Contended|Distinct|Engine|Bare|True' -benchtime 1x ./bench ./memlock ./filelock ./cmd/holdfast
 
 install: ## what the tests need and this machine lacks
