@@ -271,6 +271,7 @@ func TestDiagnose(t *testing.T) {
 		t.Errorf("it left %d keys behind: %v", resp.Count, err)
 	}
 	members[2].Kill()
+	l.cluster.Leader() // it may have been the one
 	finds(t, e, driver.LevelWarning, "members", "2 of 3")
 	members[1].Kill()
 	_, err = e.Diagnose(l.patience(), time.Second)

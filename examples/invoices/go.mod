@@ -1,0 +1,3 @@
+module github.com/holdfast-go/holdfast/examples/invoices
+
+go 1.26.0
