@@ -100,7 +100,8 @@ func formatInt(n int64) string { return strconv.FormatInt(n, 10) }
 
 // ACL returns the ACL rule that gives user what this engine needs and no more. The rule has
 // no password: add >password. Servers refuse rules with names that they do not know, so it
-// has none that came after the oldest of them: CLIENT SETINFO, which clients do without.
+// has none that came after the oldest of them: CLIENT SETINFO, which clients do without. It
+// takes other channels away: Redis 6.2 gives new users all of them, and no pattern beside those.
 func (e *Engine) ACL(user string) string {
 	keys := "~" + companions + "*"
 	if e.cfg.RawKeys {
@@ -111,7 +112,7 @@ func (e *Engine) ACL(user string) string {
 	}
 	commands := "+eval +evalsha +get +set +mget +del +exists +pexpire +pttl +expire +time +type +scan +ping +hello +auth " +
 		"+client|setname +hget +hset +hdel +hmget +hexists +hincrby +zadd +zrem +zcard +zrange +zrangebyscore " +
-		"+lpush +ltrim +publish +subscribe +unsubscribe"
+		"+lpush +ltrim +publish +subscribe +unsubscribe +pubsub|numsub"
 	if e.quorum {
 		commands = "+eval +evalsha +get +set +mget +del +exists +pexpire +pttl +expire +time +info +type +scan +ping +hello +auth " +
 			"+client|setname +zadd +zrem +zpopmin +zcard +lpush +ltrim +publish +subscribe +unsubscribe"
@@ -129,7 +130,7 @@ func (e *Engine) ACL(user string) string {
 		commands += " +cluster|slots +cluster|shards +command"
 	}
 	if e.publishes() == "SPUBLISH" {
-		commands += " +spublish +ssubscribe +sunsubscribe"
+		commands += " +spublish +ssubscribe +sunsubscribe +pubsub|shardnumsub"
 	}
-	return "ACL SETUSER " + user + " on " + keys + " &" + companions + "* -@all " + commands
+	return "ACL SETUSER " + user + " on " + keys + " resetchannels &" + companions + "* -@all " + commands
 }

@@ -98,7 +98,7 @@ func ExampleEngine_ACL() {
 	defer e.Close()
 	rule, _, _ := strings.Cut(e.ACL("app")+" >secret", " +")
 	fmt.Println(rule, "+…")
-	// Output: ACL SETUSER app on ~holdfast.* ~billing:* &holdfast.* -@all +…
+	// Output: ACL SETUSER app on ~holdfast.* ~billing:* resetchannels &holdfast.* -@all +…
 }
 
 // On five servers that know nothing of each other. NewQuorum sends nothing.

@@ -67,7 +67,7 @@ var refusals = []refusal{{
 }, {
 	name: "BUSY",
 	enter: func(l *lab) {
-		l.do("CONFIG", "SET", "busy-reply-threshold", "50")
+		l.do("CONFIG", "SET", "lua-time-limit", "50")
 		c, err := l.server.Dial()
 		if err == nil {
 			err = c.Send("EVAL", "while true do end", "0")
@@ -146,11 +146,11 @@ func refusedCalls(l *lab, c *holdfast.Client, r refusal) {
 func TestFaultLoading(t *testing.T) {
 	t.Parallel()
 	l := newLab(t, testserver.RedisOptions{Config: []string{
-		"enable-debug-command local", "key-load-delay 100", "loading-process-events-interval-bytes 1024",
+		"key-load-delay 100", "loading-process-events-interval-bytes 1024",
 	}})
 	c := l.application(l.server.Addr())
 	lease := l.lock(c, "name")
-	l.do("DEBUG", "POPULATE", "10000")
+	l.do("EVAL", "for i = 1, 10000 do redis.call('SET', 'key:' .. i, 'value:' .. i) end", "0")
 	l.do("SAVE")
 	restarted := make(chan struct{})
 	go func() {

@@ -55,6 +55,7 @@ local redis = (function()
       real.call('RPUSH', 'v:pushes', key .. ' ' .. value)
       return 1
     end
+    if cmd == 'PUBSUB' then return {value, real.call('SISMEMBER', 'v:ears', value)} end
     if cmd == 'SET' then return set(f, ...) end
     if cmd == 'PEXPIRE' then
       if real.call('EXISTS', key) == 0 then return 0 end

@@ -28,7 +28,10 @@ func (e *Engine) needs(key, tag string) [][]string {
 		{"HSET", seen, "x", "1"}, {"HDEL", seen, "x"},
 		{"HSET", book, "x", "1"}, {"HGET", book, "x"}, {"HMGET", book, "x"}, {"HEXISTS", book, "x"}, {"HINCRBY", book, "x", "1"},
 		{"LPUSH", audit, "x"}, {"LTRIM", audit, "0", "0"}, {"EXPIRE", audit, "1"},
-		{e.publishes(), companions + "in:" + tag + "doctor", ""},
+		{e.publishes(), companions + "in:" + tag + "doctor", ""}, {"PUBSUB", "NUMSUB", companions + "in:" + tag + "doctor"},
+	}
+	if e.publishes() == "SPUBLISH" {
+		all = append(all, []string{"PUBSUB", "SHARDNUMSUB", companions + "in:" + tag + "doctor"})
 	}
 	if e.constants != "" {
 		poke := companions + "poke" + tag
@@ -71,7 +74,7 @@ func (e *Engine) trial(ctx context.Context, node *redis.Client, tag string) ([]r
 	var order []string
 	note := func(args []string, why string) {
 		name := strings.ToLower(args[0])
-		if args[0] == "CLUSTER" {
+		if args[0] == "CLUSTER" || args[0] == "PUBSUB" {
 			name += "|" + strings.ToLower(args[1])
 		}
 		if _, known := found[name]; !known && why != "" {

@@ -44,8 +44,11 @@ func Cluster(t testing.TB, options ClusterOptions) *RedisCluster {
 	}
 	masters := c.nodes[:options.Masters]
 	for i, n := range masters {
-		c.must(n, "CLUSTER", "ADDSLOTSRANGE",
-			strconv.Itoa(slots*i/len(masters)), strconv.Itoa(slots*(i+1)/len(masters)-1))
+		add := []string{"CLUSTER", "ADDSLOTS"}
+		for slot := slots * i / len(masters); slot < slots*(i+1)/len(masters); slot++ {
+			add = append(add, strconv.Itoa(slot))
+		}
+		c.must(n, add...)
 	}
 	for i, n := range c.nodes {
 		c.must(n, "CLUSTER", "SET-CONFIG-EPOCH", strconv.Itoa(i+1))

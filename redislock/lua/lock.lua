@@ -167,6 +167,10 @@ local function reply()
   local out = {mark .. table.concat(words, ' ', 1, n)}
   for i = 1, n do
     if payload[i] then out[#out + 1] = payload[i] end
+    if (words[i] == '!' or words[i] == '?') and string.find(payload[i], 'READONLY', 1, true) then
+      -- Nothing of the whole call was done. The library drops the connection on this word.
+      return redis.error_reply('READONLY this server is a replica')
+    end
   end
   return out
 end

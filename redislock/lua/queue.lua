@@ -46,12 +46,23 @@ local function heard(key, entry, order)
   return seen and ms - tonumber(seen) <= SILENT
 end
 
+-- listens says whether somebody who is connected to this very server hears the inbox. That is
+-- asked before anything is granted, and not learnt from how many a message reached: replicas
+-- repeat messages, nodes of a Cluster before 7.0 spread them, and who has listened at the old
+-- master since before a failover believes what nobody here has heard. So what was said stays.
+local function listens(publish, inbox)
+  local ears = redis.pcall('PUBSUB', publish == 'SPUBLISH' and 'SHARDNUMSUB' or 'NUMSUB', inbox)
+  return (ears[2] or 0) > 0
+end
+
 -- offer grants to an entry of another caller and tells it. The share is entered before the
--- message leaves, so a message always means a share; when nobody listens it is taken back.
--- It returns whether the entry has been dealt with.
+-- message leaves, so a message always means a share. It returns whether the entry has been
+-- dealt with.
 local function offer(key, v, entry)
   local publish, inbox, mode, cap, weight, ttl, span, id =
     string.match(entry, '^(%S+) (%S+) (%a) (%d+) (%d+) (%d+) (%d+) (.+)$')
+  local told = listens(publish, inbox)
+  if not told and mode ~= 'g' then return false end
   local first, s = fence(tonumber(span))
   if not first then return nil, s end
   local token, err = string.sub(id, -22)
@@ -63,12 +74,12 @@ local function offer(key, v, entry)
     err = put(key, v, mode, tonumber(cap), tonumber(weight), id, ttl, first, s)
   end
   if err then return nil, err end
-  local ears = redis.pcall(publish, inbox, token .. ' ' .. string.format('%d', first) .. ' ' .. s .. ' ' .. ttl .. ' ' .. key)
-  if type(ears) == 'number' and ears > 0 then
+  local message = token .. ' ' .. string.format('%d', first) .. ' ' .. s .. ' ' .. ttl .. ' ' .. key
+  if told and type(redis.pcall(publish, inbox, message)) == 'number' then
     leave(key, entry)
     return true
   end
-  if mode == 'g' then return true end
+  if mode == 'g' then return true end -- else it may not publish, and nobody was told
   if mode == 'x' then redis.call('DEL', key) else strike(key, token) end
   return false
 end

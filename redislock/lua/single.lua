@@ -29,7 +29,8 @@ if op == 'r' then
   local clock, old = redis.call('TIME'), redis.pcall('GET', KEYS[2]) or '0'
   local inbox, ttl, span, who = string.match(entry, '^PUBLISH (%S+) x 0 1 (%d+) (%d+) (.+)$')
   local age = clock[1] * 1000 + clock[2] / 1000 - head[2] / 1000
-  if who and age <= 3000 and now <= (clock[1] + 86400) * 1000000
+  local ears = who and redis.pcall('PUBSUB', 'NUMSUB', inbox)[2] or 0 -- see listens in queue.lua
+  if ears > 0 and age <= 3000 and now <= (clock[1] + 86400) * 1000000
     and type(old) == 'string' and tonumber(old) and old + span <= now then
     local first = ARGV[3]
     local numbers = first
@@ -40,13 +41,13 @@ if op == 'r' then
     if tonumber(ttl) > 3000 then ttl = '3000' end
     local value = who .. ' ' .. numbers .. ' ' .. clock[1] .. '.' .. clock[2]
     if redis.pcall('SET', KEYS[2], ARGV[3]).ok and redis.pcall('SET', key, value, 'PX', ttl).ok then
-      local ears = redis.pcall('PUBLISH', inbox, string.sub(who, -22) .. ' ' .. first .. ' ' .. span .. ' ' .. ttl .. ' ' .. key)
-      if type(ears) == 'number' and ears > 0 then
+      local message = string.sub(who, -22) .. ' ' .. first .. ' ' .. span .. ' ' .. ttl .. ' ' .. key
+      if type(redis.pcall('PUBLISH', inbox, message)) == 'number' then
         redis.call('ZREM', queue, entry)
         if age > 500 then redis.pcall('HDEL', 'holdfast.w:' .. key, entry) end
         return {'='}
       end
-      redis.call('SET', key, v, 'PX', 3000) -- nobody listens: back to how it was, for lock.lua
+      redis.call('SET', key, v, 'PX', 3000) -- nobody was told: back to how it was, for lock.lua
     end
   end
   return {}

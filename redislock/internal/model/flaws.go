@@ -28,6 +28,8 @@ const (
 	OldTTL
 	// PublishFirst tells a waiter of a grant before the grant is entered.
 	PublishFirst
+	// TakeBack tells a waiter who does not listen here of a grant, and takes that back.
+	TakeBack
 
 	// RunIDAsTerm: the epoch names the process and not its mastership.
 	RunIDAsTerm

@@ -12,6 +12,8 @@ func queue(n int, ttl time.Duration, flaws Flaws) *Queue {
 func TestQueueBugs(t *testing.T) {
 	failing := queue(3, 2*second, PublishFirst)
 	failing.Failing = true
+	deaf := queue(3, 2*second, TakeBack)
+	deaf.Deaf = true
 	for _, c := range []struct {
 		name string
 		w    *Queue
@@ -20,6 +22,7 @@ func TestQueueBugs(t *testing.T) {
 		{"AnyPushIsBelieved", queue(3, 2*second, AnyPush)},
 		{"GrantedAgainWithTheOldTTL", queue(2, 2*second, OldTTL)},
 		{"PublishedBeforeItIsEntered", failing},
+		{"TakenBackAsNobodyListensHere", deaf},
 		{"TokenOfTheLastCall", queue(2, 2*second, TokenAgain)},
 	} {
 		t.Run(c.name, func(t *testing.T) {

@@ -171,13 +171,16 @@ func (r *run) heard(e Entry) bool {
 // offer grants to an entry of another caller and tells it. ok is false where the server
 // failed, done where nobody listened.
 func (r *run) offer(l *Lock, key string, e Entry) (done, ok bool) {
+	listens := r.Listens != nil && r.Listens(e.Inbox)
+	if !listens && e.Mode != 'g' && !r.Flaws.Has(TakeBack) {
+		return false, true
+	}
 	first, s := r.fence(e.Span)
 	ttl := e.TTL
 	if e.Mode != 'g' {
 		ttl = min(ttl, offerFor)
 	}
 	m := Message{Inbox: e.Inbox, Token: tokenOf(e.ID), Key: key, Fence: first, Span: s, TTL: ttl}
-	listens := r.Listens != nil && r.Listens(e.Inbox)
 	if listens && r.Flaws.Has(PublishFirst) {
 		r.Published = append(r.Published, m)
 		l.leave(e)
@@ -199,9 +202,11 @@ func (r *run) offer(l *Lock, key string, e Entry) (done, ok bool) {
 		return true, true
 	case e.Mode == 'g':
 		return true, true
-	case e.Mode == 'x':
+	}
+	r.Published = append(r.Published, m) // TakeBack: somebody may hear it elsewhere
+	if e.Mode == 'x' {
 		l.dissolve()
-	default:
+	} else {
 		l.strike(m.Token)
 	}
 	return false, true

@@ -33,23 +33,22 @@ func (r *run) handOver(q *Request, l *Lock, now int64) string {
 		l.dissolve()
 		return "="
 	}
-	e, v := l.Queue[0], l.Value
+	e := l.Queue[0]
 	age := float64(r.Micros)/1000 - float64(e.Order)/1000
 	if e.Mode != 'x' || age > silentFor || now > r.limit || r.Counter+e.Span > now {
+		return ""
+	}
+	if r.Listens == nil || !r.Listens(e.Inbox) {
 		return ""
 	}
 	ttl := min(e.TTL, offerFor)
 	r.Counter = now
 	l.take(r.value(e.ID, now-e.Span+1, e.Span), r.ms+ttl)
-	if r.Listens != nil && r.Listens(e.Inbox) {
-		r.Published = append(r.Published, Message{
-			Inbox: e.Inbox, Token: tokenOf(e.ID), Key: q.Key, Fence: now - e.Span + 1, Span: e.Span, TTL: ttl,
-		})
-		l.leave(e)
-		return "="
-	}
-	l.take(v, r.ms+3000)
-	return ""
+	r.Published = append(r.Published, Message{
+		Inbox: e.Inbox, Token: tokenOf(e.ID), Key: q.Key, Fence: now - e.Span + 1, Span: e.Span, TTL: ttl,
+	})
+	l.leave(e)
+	return "="
 }
 
 func (r *run) takeOrWait(q *Request, l *Lock, now int64) string {
