@@ -250,7 +250,9 @@ func TestClocksApart(t *testing.T) {
 			}
 			d.nodes[0].Kill()
 			d.promote(1, 2)
-			if v := d.holds(1, "race"); v != "" {
+			if v := d.holds(1, "race"); v != "" && before7(t, d.nodes[1]) {
+				t.Skip("Redis 6.2 tells replicas how long a key lives, not until when: they keep what the master has")
+			} else if v != "" {
 				t.Fatalf("the new master has %q: this is not the test's case", v)
 			}
 			next := ask("race", d.cfg.MaxTTL)

@@ -71,8 +71,9 @@ func permissionsSuffice(t *testing.T, cfg redislock.Config, db int) {
 	var denied []string
 	log, _ := l.do("ACL", "LOG").([]any)
 	for _, entry := range log {
-		// The library asks for this in its greeting, and does without it.
-		if text := fmt.Sprint(entry); !strings.Contains(text, "maint_notifications") {
+		// The library asks for this in its greeting, and does without it: the log of Redis 6.2
+		// only says of which command it is a part.
+		if text := fmt.Sprint(entry); !strings.Contains(text, "maint_notifications") && !strings.Contains(text, "object client ") {
 			denied = append(denied, text)
 		}
 	}

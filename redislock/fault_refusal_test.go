@@ -99,6 +99,9 @@ func TestFaultRefused(t *testing.T) {
 		t.Run(r.name, func(t *testing.T) {
 			t.Parallel()
 			l := newLab(t, testserver.RedisOptions{Config: r.config})
+			if r.name == "OOM" && before7(t, l.server) {
+				t.Skip("Redis 6.2 lets a script go on that has written something: locks are granted")
+			}
 			c := l.application(l.server.Addr())
 			kept := l.lock(c, "kept", holdfast.WithoutRenewal())
 			given := l.lock(c, "given", holdfast.WithoutRenewal())
@@ -145,12 +148,11 @@ func refusedCalls(l *lab, c *holdfast.Client, r refusal) {
 // The server has just restarted and reads its data.
 func TestFaultLoading(t *testing.T) {
 	t.Parallel()
-	l := newLab(t, testserver.RedisOptions{Config: []string{
-		"key-load-delay 100", "loading-process-events-interval-bytes 1024",
-	}})
+	// While it reads it looks at its connections every two megabytes.
+	l := newLab(t, testserver.RedisOptions{Config: []string{"key-load-delay 100", "rdbcompression no"}})
 	c := l.application(l.server.Addr())
 	lease := l.lock(c, "name")
-	l.do("EVAL", "for i = 1, 10000 do redis.call('SET', 'key:' .. i, 'value:' .. i) end", "0")
+	l.do("EVAL", "for i = 1, 10000 do redis.call('SET', 'key:' .. i, string.rep('x', 4000)) end", "0")
 	l.do("SAVE")
 	restarted := make(chan struct{})
 	go func() {

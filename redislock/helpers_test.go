@@ -1,6 +1,7 @@
 package redislock_test
 
 import (
+	"strings"
 	"testing"
 	"time"
 
@@ -25,4 +26,14 @@ func comesTrue(t *testing.T, what string, ok func() bool) {
 			t.Fatalf("never came true: %s", what)
 		}
 	}
+}
+
+// before7 reports whether a server is older than Redis 7.0, HOLDFAST_REDIS_SERVER being one.
+func before7(t *testing.T, s *testserver.RedisServer) bool {
+	t.Helper()
+	info, err := s.Info()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return strings.HasPrefix(info["redis_version"], "6.")
 }
