@@ -49,8 +49,11 @@ func run(ctx context.Context, hf *holdfast.Client, handle func(ctx context.Conte
 	return group.Run(ctx, func(ctx context.Context, p *holdfast.Partition) error {
 		log.Printf("partition %d: begins, fence %d", p.Number, p.Fence())
 		next, err := consume(ctx, hf.Item(fmt.Sprintf("consumers:%d", p.Number)), p, handle)
-		log.Printf("partition %d: ends before message %d: %v", p.Number, next, err)
-		return err // the partition begins again after a moment, here or elsewhere
+		if err != nil { // then it begins again after a moment, here or elsewhere
+			log.Printf("partition %d: %v", p.Number, err)
+		}
+		log.Printf("partition %d: ends before message %d", p.Number, next)
+		return err
 	})
 }
 

@@ -14,6 +14,7 @@ import (
 	"github.com/holdfast-go/holdfast/examples/internal/cluster"
 	"github.com/holdfast-go/holdfast/examples/internal/program"
 	"github.com/holdfast-go/holdfast/internal/testserver"
+	"github.com/holdfast-go/holdfast/memlock"
 )
 
 func TestMain(m *testing.M) { cluster.Main(m, main) }
@@ -131,23 +132,63 @@ func TestDrainEnds(t *testing.T) {
 func TestLateOwner(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		m := cluster.InMemory(t)
-		const name = "consumers:0"
-		late, owner := m.Client().Item(name), m.Client().Item(name)
-		next, err := consume(t.Context(), late, &holdfast.Partition{}, func(ctx context.Context, _, message int) error {
-			if message == 3 {
-				if next, _, err := take(ctx, owner); next != 3 || err != nil {
-					t.Errorf("the other owner begins at %d: %v", next, err)
-				}
+		late, owner := m.Client().Item("consumers:0"), m.Client().Item("consumers:0")
+		ctx, cancel := context.WithCancel(t.Context())
+		defer cancel()
+		busy := errors.New("busy with its first message")
+		next, err := consume(ctx, late, &holdfast.Partition{}, func(_ context.Context, _, message int) error {
+			if message > 3 {
+				cancel() // or a late owner that is not refused would go on for ever
+			}
+			if message != 3 {
+				return ctx.Err()
+			}
+			next, err := consume(ctx, owner, &holdfast.Partition{}, func(context.Context, int, int) error { return busy })
+			if next != 3 || err != busy {
+				t.Errorf("the next owner begins at %d: %v", next, err)
 			}
 			return nil
 		})
 		if next != 3 || !errors.Is(err, holdfast.ErrStale) {
 			t.Errorf("the late owner ends before message %d: %v", next, err)
 		}
-		if v, err := owner.Get(t.Context()); err != nil || string(v.Data) != "3" {
-			t.Errorf("the offset is %q, %v", v.Data, err)
-		}
+		wantOffset(t, owner, "3")
 	})
+}
+
+// An earlier owner's note that arrives while the next one begins is heeded.
+func TestNoteWhileTaking(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := cluster.InMemory(t)
+		late, owner := m.Client().Item("consumers:0"), m.Client().Item("consumers:0")
+		_, at, err := take(t.Context(), late)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var once sync.Once
+		m.Inject(func(call memlock.Call) (none memlock.Fault) {
+			if call.Op == memlock.OpWrite { // of the next owner, which has read
+				once.Do(func() {
+					m.Inject(nil)
+					if _, err := late.CompareAndSet(t.Context(), at.Version, []byte("1"), 0); err != nil {
+						t.Error(err)
+					}
+				})
+			}
+			return none
+		})
+		if next, _, err := take(t.Context(), owner); next != 1 || err != nil {
+			t.Errorf("the next owner begins at %d: %v", next, err)
+		}
+		wantOffset(t, owner, "1")
+	})
+}
+
+func wantOffset(t *testing.T, offset *holdfast.Item, want string) {
+	t.Helper()
+	if v, err := offset.Get(t.Context()); err != nil || string(v.Data) != want {
+		t.Errorf("the offset is %q, %v, want %s", v.Data, err, want)
+	}
 }
 
 // Two processes on a server, one of which is killed: the other one takes over what it had, and
