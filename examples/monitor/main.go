@@ -1,10 +1,10 @@
-// Command monitor is a queue with room for five, shared by processes that put things in and take
-// them out: a monitor, with a condition for "not full" and one for "not empty".
+// Command monitor is a queue with room for five that processes share: a monitor, with a condition for
+// "not full" and one for "not empty".
 //
 // Run it in two terminals:
 //
 //	go run ./monitor -put
-//	go run ./monitor -take
+//	go run ./monitor
 //
 // Whoever is faster waits for the other. Then try this:
 //
@@ -19,7 +19,6 @@ package main
 import (
 	"context"
 	"encoding/json"
-	"errors"
 	"flag"
 	"fmt"
 	"log"
@@ -31,17 +30,12 @@ import (
 )
 
 func main() {
-	put := flag.Bool("put", false, "put things in")
-	take := flag.Bool("take", false, "take things out")
+	put := flag.Bool("put", false, "put things in, in place of taking them out")
 	pause := flag.Duration("pause", time.Second, "between two of them")
 	program.Main(func(ctx context.Context, hf *holdfast.Client) error {
-		if *put == *take {
-			return errors.New("give one of -put and -take")
-		}
 		q := newQueue(hf, "queue", 5)
 		for n := 1; ; n++ {
-			thing := fmt.Sprintf("%d of process %d", n, os.Getpid())
-			var err error
+			thing, err := fmt.Sprintf("%d of process %d", n, os.Getpid()), error(nil)
 			if *put {
 				err = q.put(ctx, thing)
 			} else {
@@ -103,10 +97,7 @@ func (q *queue) change(ctx context.Context, notReady func([]string) bool, wait, 
 		if err != nil {
 			return err
 		}
-		data, err := json.Marshal(do(things))
-		if err != nil {
-			return err
-		}
+		data, _ := json.Marshal(do(things)) // strings never fail
 		// Refused if the queue was changed since: this process was paused past its lease.
 		if _, err := q.stored.CompareAndSet(ctx, version, data, 0); err != nil {
 			return err

@@ -127,6 +127,38 @@ func TestOrder(t *testing.T) {
 	})
 }
 
+// Whoever waits is woken by what it waits for, and not because it looks by itself.
+func TestWoken(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := cluster.InMemory(t)
+		q, other := newQueue(m.Client(), "q", 1), newQueue(m.Client(), "q", 1)
+		q.patience = 24 * time.Hour
+		began, woken := time.Now(), make(chan error)
+		must := func(err error) {
+			t.Helper()
+			if err != nil {
+				t.Fatal(err)
+			}
+		}
+		go func() {
+			_, err := q.take(t.Context()) // there is nothing
+			woken <- err
+		}()
+		synctest.Wait()
+		must(other.put(t.Context(), "a"))
+		must(<-woken)
+		must(other.put(t.Context(), "b"))
+		go func() { woken <- q.put(t.Context(), "c") }() // there is no room
+		synctest.Wait()
+		_, err := other.take(t.Context())
+		must(err)
+		must(<-woken)
+		if waited := time.Since(began); waited > time.Minute {
+			t.Errorf("woken after %v", waited)
+		}
+	})
+}
+
 // A signal that is lost with a waiter that died does not keep the thing in the queue for ever.
 func TestWaiterDies(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
