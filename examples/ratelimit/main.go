@@ -14,8 +14,8 @@
 // its own. Then try this:
 //
 //   - kill -9 one and start it again: what was counted is on the engine, not in the process.
-//   - POST to /mail in a loop: mails go out one each two seconds, however many instances send them,
-//     and who would wait for too long is answered 503 at once.
+//   - POST to /mail of both in a loop: mails go out one each two seconds, whoever sends them, and who
+//     would wait for too long is answered 503 at once.
 //   - on a server (-engine redis://127.0.0.1:6379) stop the server: /hello is answered without being
 //     counted, /mail is not. Which of the two is right is for each limit to say.
 package main

@@ -148,7 +148,11 @@ func TestServe(t *testing.T) {
 		body, err := io.ReadAll(w.Body)
 		answers <- answer{string(body), err}
 	}()
-	<-asked
+	select {
+	case <-asked:
+	case a := <-answers:
+		t.Fatalf("answered %q, %v without being counted", a.body, a.err)
+	}
 	i.Stop()
 	if a := <-answers; a.err != nil || a.body != "hello alice\n" {
 		t.Errorf("the answer is %q, %v", a.body, a.err)
