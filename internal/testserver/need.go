@@ -6,8 +6,8 @@ import (
 	"testing"
 )
 
-// packages names the Debian package of each program that this package starts. scripts/install
-// installs the same ones.
+// packages names the Debian package of each program that tests start. scripts/install installs
+// the same ones.
 var packages = map[string]string{
 	"redis-server":       "redis-server",
 	"gcc":                "build-essential", // with what it links
@@ -20,6 +20,8 @@ var packages = map[string]string{
 	"java":               "default-jre-headless",
 	"javac":              "default-jdk-headless",
 	"zookeeper":          "zookeeper",
+
+	"chromium-headless-shell": "chromium-headless-shell",
 }
 
 // Need returns the path of a program. Where it is not installed the test is skipped, or fails
