@@ -112,17 +112,19 @@ func TestChangelogHasAnUnreleasedSection(t *testing.T) {
 	}
 }
 
-// TestReadmeCodeIsCompiled: every Go block of the README stands in an example that the
-// compiler has seen.
-func TestReadmeCodeIsCompiled(t *testing.T) {
-	compiled := squeeze(read(t, "example_test.go"))
-	blocks := regexp.MustCompile("(?s)```go\n(.*?)```").FindAllStringSubmatch(read(t, "README.md"), -1)
-	if len(blocks) == 0 {
-		t.Fatal("the README shows no code")
-	}
-	for _, b := range blocks {
-		if !strings.Contains(compiled, squeeze(b[1])) {
-			t.Errorf("not in example_test.go:\n%s", b[1])
+// TestPagesShowCompiledCode: every Go block of these pages stands in a test that the compiler has
+// seen.
+func TestPagesShowCompiledCode(t *testing.T) {
+	for page, test := range map[string]string{"README.md": "example_test.go", "docs/article.md": "article_test.go"} {
+		compiled := squeeze(read(t, test))
+		blocks := regexp.MustCompile("(?s)```go\n(.*?)```").FindAllStringSubmatch(read(t, page), -1)
+		if len(blocks) == 0 {
+			t.Errorf("%s shows no code", page)
+		}
+		for _, b := range blocks {
+			if !strings.Contains(compiled, squeeze(b[1])) {
+				t.Errorf("%s: not in %s:\n%s", page, test, b[1])
+			}
 		}
 	}
 }

@@ -51,7 +51,7 @@ func ExampleReport_Text() {
 func ExampleReport_Fill() {
 	page := `With a lock on Sentinel:
 
-<!-- measured mutex sentinel -->
+<!-- measured mutex/sentinel -->
 <!-- end of measured -->
 `
 	filled, err := small().Fill(page)
@@ -59,12 +59,10 @@ func ExampleReport_Fill() {
 	// Output:
 	// With a lock on Sentinel:
 	//
-	// <!-- measured mutex sentinel -->
+	// <!-- measured mutex/sentinel -->
 	// | strategy | duplicates | gaps | errors | a second | p50 | p99 | failover | depends on |
 	// |---|---:|---:|---:|---:|---:|---:|---|---|
 	// | mutex on sentinel | 0 | 0 | 3 | 410 | 12 ms | 48 ms | master killed: 4.2 s without an invoice, 0 duplicates and 0 gaps after it | Redis with Sentinel, PostgreSQL |
-	//
-	// 8 instances, 1,000 invoices in each row; made up. Again with `go run ./examples/invoices/cluster`.
 	// <!-- end of measured -->
 	// <nil>
 }

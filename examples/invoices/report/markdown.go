@@ -14,6 +14,13 @@ import (
 // of them becomes markup. The error is that of w.
 func (r Report) Markdown(w io.Writer) error {
 	p := &printer{w: w}
+	p.rows(r)
+	p.printf("\n%s\n", r.source())
+	return p.err
+}
+
+// rows prints the table, and what has to be known of its rows.
+func (p *printer) rows(r Report) {
 	p.printf("| strategy | duplicates | gaps | errors | a second | p50 | p99 | failover | depends on |\n")
 	p.printf("|---|---:|---:|---:|---:|---:|---:|---|---|\n")
 	var notes []string
@@ -43,8 +50,6 @@ func (r Report) Markdown(w io.Writer) error {
 	if len(notes) > 0 {
 		p.printf("\n%s\n", strings.Join(notes, "\n"))
 	}
-	p.printf("\n%s\n", r.source())
-	return p.err
 }
 
 // source says in Markdown where the figures come from.
@@ -62,18 +67,18 @@ func (r Report) source() string {
 	return s + "."
 }
 
-// A place for figures is between two marks, of which the first may say which rows go there:
-//
-//	<!-- measured mutex redis sentinel -->
-//	<!-- end of measured -->
-var places = regexp.MustCompile(`(?s)<!-- measured(( [\w-]+)*) -->\n(.*?)<!-- end of measured -->`)
+// A place for figures is between two marks, of which the first may say which rows go there.
+var places = regexp.MustCompile(`(?s)<!-- measured((?: [\w-]+(?:/[\w-]+)?)*) -->\n(.*?)<!-- end of measured -->`)
 
-// Fill returns page, a text in Markdown, with the report's figures in the places for them. A place begins
-// with a line <!-- measured --> and ends with <!-- end of measured -->; what was between them is replaced. The
-// first may name a strategy and engines of it, as in <!-- measured mutex redis sentinel -->: then the rows of
-// that strategy on these engines go there, or of the strategy alone on all of its engines, and without
-// a name all rows. A place for which the report has no row keeps what it has: a run may measure a part. A
-// page without a place, or where one does not end, is an error.
+// Fill returns page, a text in Markdown, with the report's figures in the places for them:
+//
+//	<!-- measured unfenced/redis mutex/redis sequence -->
+//	<!-- end of measured -->
+//
+// What was between the two lines is replaced by the table of the rows that the first one names: those of a
+// strategy on an engine, or of a strategy wherever it ran. Without names it is what Markdown writes: all rows,
+// and where they come from. A place for which the report has no row keeps what it has, as a run may
+// measure a part. A page without a place, or where one is not as above, is an error.
 func (r Report) Fill(page string) (string, error) {
 	begins := strings.Count(page, "<!-- measured")
 	if begins == 0 {
@@ -83,25 +88,23 @@ func (r Report) Fill(page string) (string, error) {
 		return "", fmt.Errorf("report: of %d places for figures in the page, %d are from <!-- measured … --> to <!-- end of measured -->", begins, found)
 	}
 	return places.ReplaceAllStringFunc(page, func(place string) string {
-		words := strings.Fields(places.FindStringSubmatch(place)[1])
+		first, _, _ := strings.Cut(place, "\n")
+		names := strings.Fields(places.FindStringSubmatch(place)[1])
 		part := r
-		part.Rows = slices.DeleteFunc(slices.Clone(r.Rows), func(row Row) bool { return !row.among(words) })
+		part.Rows = slices.DeleteFunc(slices.Clone(r.Rows), func(row Row) bool {
+			return len(names) > 0 && !slices.Contains(names, row.Strategy) && !slices.Contains(names, row.Strategy+"/"+row.Engine)
+		})
 		if len(part.Rows) == 0 {
 			return place
 		}
 		var b strings.Builder
-		_ = part.Markdown(&b) // a Builder takes everything
-		first, _, _ := strings.Cut(place, "\n")
+		p := &printer{w: &b}
+		p.rows(part)
+		if len(names) == 0 {
+			p.printf("\n%s\n", r.source())
+		}
 		return first + "\n" + b.String() + "<!-- end of measured -->"
 	}), nil
-}
-
-// among reports whether the words of a place, a strategy and then engines, are about this row.
-func (r Row) among(words []string) bool {
-	if len(words) == 0 {
-		return true
-	}
-	return words[0] == r.Strategy && (len(words) == 1 || slices.Contains(words[1:], r.Engine))
 }
 
 // strong is a number that should be 0.

@@ -200,7 +200,7 @@ func holding(drawn []lane, all, atOnce int) plot {
 	p := plot{
 		Heading: "Who had the lock", Height: laneHeight * len(drawn),
 		Describe: fmt.Sprintf("The times in which each of %s had the lock.", plural(all, "instance")),
-		Caption:  "One line an instance. The darker, the larger the part of the time that it had the lock.",
+		Caption:  "One line an instance. The stronger the colour, the larger the part of the time that it had the lock.",
 		Head:     []string{"instance", "holds", "held", "longest", "fences"},
 	}
 	if atOnce > 1 {
