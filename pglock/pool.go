@@ -108,6 +108,7 @@ func (e *Engine) spareSession(ctx context.Context, owner string) *session {
 	for n := len(e.pool.free); n > 0; n = len(e.pool.free) {
 		s := e.pool.free[n-1]
 		e.pool.free = e.pool.free[:n-1]
+		s.waited = key{}
 		if s.usable() {
 			e.mu.Unlock()
 			return s
@@ -145,6 +146,37 @@ func (e *Engine) spareSession(ctx context.Context, owner string) *session {
 		})
 		return nil
 	}
+}
+
+// familiarSession returns a free session to wait in for what was waited for in it the last time,
+// or nil. Who had to wait a moment ago will as a rule have to wait again: to try first in the
+// session that takes locks would be one more statement, which is refused. Where nobody is in the
+// way the wait is over at once, and the next request is tried again.
+//
+// The session that takes locks is there: it can end the wait, and fences are past the server's
+// clock.
+func (e *Engine) familiarSession(a *ask) *session {
+	b := a.book
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if a.req.Mode != driver.Exclusive || a.req.Upgrade || len(b.shares) > 0 || e.shares[a.req.Token] != nil || e.pool.main.session == nil {
+		return nil
+	}
+	i := slices.IndexFunc(e.pool.free, func(s *session) bool { return s.waited == b.keys.lock && s.usable() })
+	if i < 0 {
+		return nil
+	}
+	s := e.pool.free[i]
+	e.pool.free = slices.Delete(e.pool.free, i, i+1)
+	s.waited = key{}
+	return s
+}
+
+// waitedIn notes that somebody was in the way of what was granted in s.
+func (e *Engine) waitedIn(s *session, k keys) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	s.waited = k.lock
 }
 
 // spare takes back a session in which nothing lives and nothing waits any more.

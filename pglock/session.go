@@ -44,6 +44,7 @@ type session struct {
 	beats   int64
 	blocked *ask           // what waits in it for a lock
 	since   driver.Instant // when that began
+	waited  key            // what was granted in it last, if somebody was in the way
 }
 
 // request is something for a session to do: steps of the combined statement, or a statement
@@ -178,6 +179,11 @@ func (s *session) carryOut(w *wire, batch []*request) error {
 
 // combined carries out the steps of a batch in one statement.
 func (s *session) combined(w *wire, batch []*request) error {
+	if len(batch) == 1 && len(batch[0].steps) == 1 {
+		var err error
+		batch[0].answers, err = s.steps(w, batch[0].steps, []int{0})
+		return err
+	}
 	var steps []step
 	for _, r := range batch {
 		steps = append(steps, r.steps...)
@@ -187,9 +193,7 @@ func (s *session) combined(w *wire, batch []*request) error {
 	for i := range order {
 		order[i] = i
 	}
-	if len(steps) > 1 {
-		slices.SortStableFunc(order, func(a, b int) int { return compareGates(steps[a], steps[b]) })
-	}
+	slices.SortStableFunc(order, func(a, b int) int { return compareGates(steps[a], steps[b]) })
 	answers, err := s.steps(w, steps, order)
 	if err != nil {
 		return err
@@ -217,6 +221,15 @@ func compareGates(a, b step) int {
 
 // steps carries out steps in that order and returns the answers in theirs.
 func (s *session) steps(w *wire, steps []step, order []int) ([]answer, error) {
+	if len(steps) == 1 {
+		if text := s.e.texts.ofStep(steps[0]); text != "" {
+			a, err := w.queryNumber(s.life, text, steps[0].key.n, s.pid)
+			if err == nil && a.ok && a.n == moved {
+				err = errMoved
+			}
+			return []answer{a}, err
+		}
+	}
 	var ops, ks, windows, pairs list
 	for _, i := range order {
 		t := steps[i]

@@ -39,8 +39,9 @@ const moved = -1
 
 // texts are the statements of one schema.
 type texts struct {
-	combined, waitLock, waitShared, permits string
-	publish                                 string
+	combined, lock, unlock        string
+	waitLock, waitShared, permits string
+	publish                       string
 }
 
 // The calls of the server for a key k, which is a pair where p says so. CASE evaluates what it
@@ -75,7 +76,7 @@ func newTexts(schema string) *texts {
 		"SLOT", place(slotPlace)+" + i",
 	)
 	return &texts{
-		combined: r.Replace(combinedText), waitLock: r.Replace(waitLockText),
+		combined: r.Replace(combinedText), lock: r.Replace(lockText), unlock: unlockText, waitLock: r.Replace(waitLockText),
 		waitShared: r.Replace(waitSharedText), permits: r.Replace(permitsText),
 		publish: strings.ReplaceAll(publishText, "SCHEMA", schema),
 	}
@@ -105,8 +106,31 @@ WHEN 7 THEN pg_cancel_backend(o.k::int)::int
 END END
 FROM unnest($1::int[], $2::bigint[], $3::bigint[], $4::bool[]) AS o(op, k, w, p)`
 
-// waitLockText waits for a key: $1, in the window $2, and a pair if $3 says so.
-const waitLockText = `SELECT CASE WHEN AWAIT_LOCK(k) IS NULL THEN NULL ELSE FENCE END
+// lockText and unlockText carry out one step, the commonest two, and say the same as combinedText
+// does: $1 is the key, $2 the session's process. Without arrays to take apart, and rows to make
+// of them, they cost the server a third.
+const (
+	lockText = `SELECT CASE WHEN pg_backend_pid() <> $2 THEN -1
+WHEN pg_try_advisory_lock($1) THEN FENCE END`
+	unlockText = `SELECT CASE WHEN pg_backend_pid() <> $2 THEN -1 ELSE pg_advisory_unlock($1)::int END`
+)
+
+// ofStep returns the statement that carries out t and nothing else, "" for the combined one.
+func (x *texts) ofStep(t step) string {
+	switch {
+	case t.key.pair:
+		return ""
+	case t.op == opLock:
+		return x.lock
+	case t.op == opUnlock:
+		return x.unlock
+	}
+	return ""
+}
+
+// waitLockText waits for a key: $1, in the window $2, and a pair if $3 says so. The number is
+// negative where somebody was in the way.
+const waitLockText = `SELECT CASE WHEN TRY_LOCK(k) THEN FENCE WHEN AWAIT_LOCK(k) IS NULL THEN NULL ELSE -FENCE END
 FROM (SELECT $1::bigint, $2::bigint, $3::bool) AS o(k, w, p)`
 
 // waitSharedText waits for a name as a reader. It comes back empty-handed where those in the

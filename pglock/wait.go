@@ -150,6 +150,10 @@ func (a *ask) turn(ctx context.Context) (driver.Grant, error) {
 	if err := a.e.takeTurn(ctx, a.book, false); err != nil {
 		return driver.Grant{}, err
 	}
+	if s := a.e.familiarSession(a); s != nil {
+		defer a.e.leaveTurn(a.book)
+		return a.waitApart(ctx, s)
+	}
 	a.apart = false
 	g, err, left := a.once(ctx)
 	if left {
@@ -193,14 +197,8 @@ func (a *ask) waitApart(ctx context.Context, s *session) (driver.Grant, error) {
 	var got answer
 	r := newRequest()
 	r.undo, r.lease = undo, a.req.TTL
-	r.alone = func(ctx context.Context, w *wire) error {
-		rows, err := w.query(ctx, statement, k.lock.n, k.window, k.lock.pair)
-		if err == nil && len(rows) != 1 {
-			err = errGarbled
-		}
-		if err == nil {
-			got.n, got.ok = number(rows[0][0])
-		}
+	r.alone = func(ctx context.Context, w *wire) (err error) {
+		got, err = w.queryNumber(ctx, statement, k.lock.n, k.window, k.lock.pair)
 		return err
 	}
 	s.submit(r)
@@ -222,6 +220,10 @@ func (a *ask) waitApart(ctx context.Context, s *session) (driver.Grant, error) {
 	case !got.ok: // by permits, which cannot be waited for
 		e.spare(s)
 		return driver.Grant{}, errRefused
+	}
+	if got.n < 0 {
+		got.n = -got.n
+		e.waitedIn(s, k)
 	}
 	sent, err := a.prove(s, r.sent)
 	if err != nil {

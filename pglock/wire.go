@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"strconv"
 )
 
@@ -15,6 +16,8 @@ import (
 type wire struct {
 	conn     sqldriver.Conn
 	prepared map[string]sqldriver.StmtQueryContext
+	args     []sqldriver.NamedValue // of the statement under way
+	row      []sqldriver.Value
 }
 
 // newWire returns the wire over what sql.Conn.Raw hands out.
@@ -31,35 +34,56 @@ func newWire(conn any) (*wire, error) {
 // round trip. Arguments are strings, int64, bool and
 // bytes, which the caller leaves alone from then on.
 func (w *wire) query(ctx context.Context, text string, args ...any) ([][]sqldriver.Value, error) {
+	var all [][]sqldriver.Value
+	err := w.each(ctx, text, args, func(row []sqldriver.Value) { all = append(all, slices.Clone(row)) })
+	return all, err
+}
+
+// queryNumber carries out a statement that answers with one number, or with nothing.
+func (w *wire) queryNumber(ctx context.Context, text string, args ...any) (a answer, err error) {
+	rows := 0
+	err = w.each(ctx, text, args, func(row []sqldriver.Value) {
+		rows++
+		if len(row) > 0 {
+			a.n, a.ok = number(row[0])
+		}
+	})
+	if err == nil && rows != 1 {
+		err = errGarbled
+	}
+	return a, err
+}
+
+// each calls f with every row of a statement. The row is used again for the next one.
+func (w *wire) each(ctx context.Context, text string, args []any, f func([]sqldriver.Value)) error {
 	stmt, err := w.prepare(ctx, text)
 	if err != nil {
-		return nil, err
+		return err
 	}
-	named := make([]sqldriver.NamedValue, len(args))
+	w.args = w.args[:0]
 	for i, arg := range args {
-		named[i] = sqldriver.NamedValue{Ordinal: i + 1, Value: arg}
+		w.args = append(w.args, sqldriver.NamedValue{Ordinal: i + 1, Value: arg})
 	}
-	rows, err := stmt.QueryContext(ctx, named)
+	rows, err := stmt.QueryContext(ctx, w.args)
 	if err != nil {
-		return nil, err
+		return err
 	}
-	var all [][]sqldriver.Value
+	w.row = slices.Grow(w.row[:0], len(rows.Columns()))[:len(rows.Columns())]
 	for {
-		row := make([]sqldriver.Value, len(rows.Columns()))
-		err := rows.Next(row)
+		err := rows.Next(w.row)
 		if err == io.EOF {
-			return all, rows.Close()
+			return rows.Close()
 		}
 		if err != nil {
 			_ = rows.Close() // the first error tells more
-			return nil, err
+			return err
 		}
-		for i, v := range row { // what is in the driver's buffer is gone with the next row
+		for i, v := range w.row { // what is in the driver's buffer is gone with the next row
 			if b, ok := v.([]byte); ok {
-				row[i] = string(b)
+				w.row[i] = string(b)
 			}
 		}
-		all = append(all, row)
+		f(w.row)
 	}
 }
 

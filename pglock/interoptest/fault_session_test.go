@@ -27,6 +27,7 @@ func faults(b *bench) {
 			"NetworkFlickers":         networkFlickers,
 			"PoolIsLeftClean":         poolIsLeftClean,
 			"CancelledWaits":          cancelledWaits,
+			"WaitsWhereItWaited":      waitsWhereItWaited,
 		} {
 			b.Run(through+"/"+name, func(t *testing.T) {
 				t.Parallel()
@@ -241,4 +242,47 @@ func TestServerRestarts(t *testing.T) {
 	}
 	b.released(next)
 	b.released(b.take(e, request("one", "restart", long)))
+}
+
+// waitsWhereItWaited: who had to wait for a lock asks for it in the session that it waited in,
+// without a try in another one, until nobody is in the way any more.
+func waitsWhereItWaited(b *bench, through string) {
+	name := "again " + through
+	e, other := b.engine(through, pglock.Config{}), b.engine("pgx", pglock.Config{})
+	at := func() int { // every session has a lock of its own as well
+		return b.number(`SELECT pid FROM pg_locks JOIN pg_stat_activity USING (pid) WHERE application_name = 'holdfast ' || $1
+			AND locktype = 'advisory' AND granted GROUP BY pid HAVING count(*) = 2`, name)
+	}
+	waited := func() *held { return b.wait(e, request(name, name, long)).granted() }
+	first := waited()
+	main := at()
+	b.released(first)
+
+	var last int64
+	var places []int
+	for range 2 {
+		holder := b.take(other, request(name, "holder", long))
+		w := b.wait(e, request(name, name, long))
+		b.eventually("the request waits", func() bool { return b.blocked(name) == 1 })
+		b.released(holder)
+		h := w.granted()
+		if h.grant.Fence <= max(last, holder.claim.Fence) {
+			b.Errorf("fence %d after %d and %d", h.grant.Fence, last, holder.claim.Fence)
+		}
+		last = h.claim.Fence
+		places = append(places, at())
+		b.released(h)
+	}
+	for range 2 {
+		h := waited()
+		if h.grant.Fence <= last {
+			b.Errorf("fence %d after %d", h.grant.Fence, last)
+		}
+		last = h.claim.Fence
+		places = append(places, at())
+		b.released(h)
+	}
+	if apart := places[0]; apart == main || places[1] != apart || places[2] != apart || places[3] != main {
+		b.Errorf("the locks were held in %v; %d is the session that takes locks", places, main)
+	}
 }
