@@ -1,6 +1,7 @@
 package mysqllock
 
 import (
+	"context"
 	"database/sql"
 	"errors"
 	"fmt"
@@ -16,10 +17,23 @@ const (
 	gatePause = 2 * time.Millisecond
 )
 
-// permit tries for a permit, in a turn of the main session. While it counts, the gate of the
-// semaphore keeps others from counting.
+// permit tries for a permit, in a turn of the main session.
 func (a *attempt) permit() error {
+	fresh := a.s.conn == nil
+	err := a.permitOnce()
+	if err != nil && !fresh && a.s.conn == nil && !errors.Is(err, context.DeadlineExceeded) {
+		// The connection had ended, as one does that was silent while nothing was held in it, and
+		// what it may have granted with it.
+		err = a.permitOnce()
+	}
+	return err
+}
+
+// permitOnce is permit on one connection. While it counts, the gate of the semaphore keeps others
+// from counting.
+func (a *attempt) permitOnce() error {
 	s := a.s
+	a.want.granted = false
 	if err := s.need(a.req.TTL); err != nil {
 		return err
 	}

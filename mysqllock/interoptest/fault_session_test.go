@@ -18,7 +18,7 @@ func TestFault(t *testing.T) {
 	t.Parallel()
 	server := testserver.MariaDB(t, testserver.MariaDBOptions{})
 	for name, fault := range map[string]func(*lab){
-		"KillOfTheHolder": faultKillOfTheHolder, "KillOfTheWaiter": faultKillOfTheWaiter,
+		"KillOfTheHolder": faultKillOfTheHolder, "KillWhileIdle": faultKillWhileIdle, "KillOfTheWaiter": faultKillOfTheWaiter,
 		"KillOfWhatWasWaitedFor": faultKillOfWhatWasWaitedFor, "NetworkCut": faultNetworkCut,
 		"ReplyLost": faultReplyLost, "ForeignClients": foreignClients, "HolderFrozen": faultHolderFrozen,
 		"TableLost": faultTableLost, "CounterBlocked": faultCounterBlocked, "Crowd": crowd, "Leak": leak, "Hands": handBack,
@@ -58,6 +58,34 @@ func faultKillOfTheHolder(l *lab) {
 	l.says(second.Unlock(), holdfast.ErrLost)
 	l.unlock(third)
 	l.unlock(next)
+}
+
+// A session in which nothing is held is killed: who asks next, for a lock or for a permit, is served
+// by another one, and told nothing of it.
+func faultKillWhileIdle(l *lab) {
+	c := l.process()
+	last := int64(0)
+	for _, take := range []func() (*holdfast.Lease, error){
+		func() (*holdfast.Lease, error) { return c.Mutex("name").TryLock(l.context()) },
+		func() (*holdfast.Lease, error) { return c.Semaphore("permits", 2).TryAcquire(l.context(), 1) },
+	} {
+		held := l.lock(c, "place")
+		session := l.holderOf("place")
+		l.unlock(held)
+		l.do("KILL ?", session)
+		l.eventually("the session is gone", func() bool {
+			return l.number("SELECT COUNT(*) FROM information_schema.processlist WHERE id=?", session) == 0
+		})
+		lease, err := take()
+		if err != nil {
+			l.Fatal(err)
+		}
+		if lease.Fence() <= last {
+			l.Errorf("fence %d after %d", lease.Fence(), last)
+		}
+		last = lease.Fence()
+		l.unlock(lease)
+	}
 }
 
 // The session that waits is killed, its statement is killed, and it waits on: it is granted the
