@@ -20,12 +20,17 @@ func (e *Engine) Acquire(ctx context.Context, req driver.Request) (driver.Grant,
 	}
 	n := e.open(req.Name)
 	defer e.close(req.Name)
-	ctx, done, err := e.ask(ctx, n, req.Token)
+	ctx, done, err := e.enroll(ctx, n, req.Token)
 	if err != nil {
 		return driver.Grant{}, err
 	}
 	defer done()
 	var w wait
+	if s := e.lendAgain(n, &req); s != nil {
+		if g, err := e.waitAgain(ctx, n, &req, s, &w); err != nil || g.Fence > 0 {
+			return g, w.blame(ctx, err)
+		}
+	}
 	for {
 		g, err := e.attempt(ctx, n, &req)
 		switch {
@@ -87,9 +92,9 @@ func isHeld(err error) bool {
 	return errors.As(err, &d) && d.Kind == driver.Held && d.Err == nil
 }
 
-// ask enters a call of Acquire into the books, once no other under that token is under way. Its
+// enroll enters a call of Acquire into the books, once no other under that token is under way. Its
 // context ends when the request is withdrawn as well.
-func (e *Engine) ask(ctx context.Context, n *name, token driver.Token) (context.Context, func(), error) {
+func (e *Engine) enroll(ctx context.Context, n *name, token driver.Token) (context.Context, func(), error) {
 	for {
 		e.mu.Lock()
 		before := n.asking[token]

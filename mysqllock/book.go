@@ -37,6 +37,7 @@ type share struct {
 	ttl     time.Duration
 	until   driver.Instant
 	timer   driver.Timer // fires at until
+	told    bool         // others can read of it
 }
 
 // open returns the entry of a name and counts the caller as a user of it, until close.
@@ -140,13 +141,11 @@ func (e *Engine) enterShare(s *session, req *driver.Request, w *wanted) *share {
 		s.shares[sh] = struct{}{}
 	}
 	sh.req, sh.ttl, sh.until = *req, req.TTL, w.sent.Add(req.TTL)
-	sh.fence, sh.top = w.fence, w.fence+int64(w.got)-1
-	delete(e.spent, w.key)
+	sh.fence, sh.top, sh.told = w.fence, w.fence+int64(w.got)-1, w.told
 	if sh.timer != nil {
 		sh.timer.Stop()
 	}
 	sh.timer = e.later(sh.until.Sub(e.clock.Now()), func() { e.expire(sh) })
-	e.watch()
 	return sh
 }
 
@@ -174,7 +173,9 @@ func (e *Engine) loseAll(s *session) {
 		s.lent = false
 	}
 	for sh := range s.shares {
-		e.spent[sh.key] = sh.top
+		if sh.told {
+			e.spent[sh.key] = sh.top
+		}
 		e.strike(sh)
 	}
 }
@@ -226,8 +227,10 @@ func (e *Engine) giveBack(n *name, sh *share, then func(error)) {
 	e.strike(sh)
 	n.busy = true
 	s.submit(&job{free: sh.key, then: func(err error) {
-		e.spend(sh.key, sh.top)
 		e.mu.Lock()
+		if sh.told {
+			e.spend(sh)
+		}
 		n.busy = false
 		n.change()
 		e.drop(sh.name)
@@ -243,12 +246,17 @@ const (
 	tidyAfter = time.Second
 )
 
-// spend notes that a row is over. It is taken away when there is time: names that are locked
-// again and again keep theirs.
-func (e *Engine) spend(key string, fence int64) {
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	e.spent[key] = fence
+// spend notes that the row of a share that is over has to go. That of a permit is taken away when
+// there is time. A lock's goes before its session takes the lock again: it would be taken for that
+// of the new share. e.mu is locked.
+func (e *Engine) spend(sh *share) {
+	e.spent[sh.key] = sh.top
+	e.pressing = e.pressing || sh.req.Mode == driver.Exclusive
+	e.tidyLater()
+}
+
+// tidyLater sees to it that rows that are over are taken away. e.mu is locked.
+func (e *Engine) tidyLater() {
 	if !e.tidying {
 		e.tidying = true
 		e.later(tidyAfter, e.tidy)
@@ -266,7 +274,7 @@ func (e *Engine) tidy() {
 func (e *Engine) takeSpent(least int) map[string]int64 {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	if len(e.spent) < least {
+	if len(e.spent) < least && !e.pressing {
 		return nil
 	}
 	taken := make(map[string]int64, min(len(e.spent), manySpent))
@@ -277,5 +285,6 @@ func (e *Engine) takeSpent(least int) map[string]int64 {
 		taken[key] = fence
 		delete(e.spent, key)
 	}
+	e.pressing = e.pressing && len(e.spent) > 0
 	return taken
 }

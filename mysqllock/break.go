@@ -9,13 +9,8 @@ import (
 	"github.com/holdfast-go/holdfast/driver"
 )
 
-const (
-	// watchEvery is how often a process that holds shares looks whether they were broken.
-	watchEvery = 500 * time.Millisecond
-
-	// breakFor is how long Break waits for the holder.
-	breakFor = 5 * time.Second
-)
+// breakFor is how long Break waits for the holder.
+const breakFor = 5 * time.Second
 
 // Break implements driver.Inspector. No session can release a lock of another, and to kill the
 // session would take all other locks of that process as well. So the holder's engine is asked
@@ -34,12 +29,12 @@ func (e *Engine) Break(ctx context.Context, req driver.BreakRequest) (driver.Inf
 		where string
 		conn  uint64
 	}
+	rows, stranger, err := e.look(ctx, req.Name)
+	if err != nil {
+		return driver.Info{}, err
+	}
 	asked := make(chan target, 1)
-	err := e.onMain(ctx, func(s *session) error {
-		rows, stranger, err := s.look(req.Name)
-		if err != nil {
-			return err
-		}
+	err = e.onMain(ctx, func(s *session) error {
 		t := target{info: infoOf(req.Name, rows, stranger)}
 		if err := breakable(req, rows, stranger, t.info); err != nil {
 			return err
@@ -110,38 +105,6 @@ func (e *Engine) awaitBreak(ctx context.Context, where string, conn uint64) erro
 				"the process with connection %d was asked to let go and does not: its lease ends it if it hangs; KILL %[1]d ends it now, with all locks of that process", conn)}
 		}
 	}
-}
-
-// watch sees to it that shares that are broken are noticed. e.mu is locked.
-func (e *Engine) watch() {
-	if !e.watching {
-		e.watching = true
-		e.later(watchEvery, e.lookForBreaks)
-	}
-}
-
-// lookForBreaks lets go of what was broken, and comes back while anything is held.
-func (e *Engine) lookForBreaks() {
-	e.mu.Lock()
-	var conns []string
-	for _, s := range e.sessions() {
-		if id := s.id.Load(); id != 0 && len(s.shares) > 0 {
-			conns = append(conns, fmt.Sprint(id))
-		}
-	}
-	e.watching = len(conns) > 0
-	e.mu.Unlock()
-	if len(conns) == 0 {
-		return
-	}
-	_ = e.onMain(e.active, func(s *session) error {
-		rows, err := s.entries("broken=1 AND conn IN (" + strings.Join(conns, ",") + ")")
-		for _, r := range rows {
-			e.letGo(r)
-		}
-		return err // which shows elsewhere as well, or goes away
-	})
-	e.later(watchEvery, e.lookForBreaks)
 }
 
 // letGo gives back the share of a row that was broken. A name that is busy is looked at again

@@ -31,8 +31,9 @@ type Engine struct {
 	mu       sync.Mutex
 	names    map[string]*name
 	spent    map[string]int64 // keys of rows that are over, and their fences
+	pressing bool             // some of them would be taken for rows of other shares
 	tidying  bool             // the spent rows are going to be taken away
-	watching bool             // somebody looks whether shares were broken
+	watching bool             // somebody tells others of shares, and looks whether they were broken
 
 	closed  atomic.Bool
 	active  context.Context // ends with Close
@@ -124,7 +125,7 @@ func capabilitiesOf(cfg Config) driver.Capabilities {
 		MinTTL: MinTTL, MaxTTL: cfg.MaxTTL, DefaultTTL: min(DefaultTTL, cfg.MaxTTL), Resolution: time.Second,
 		MaxPermits:  MaxPermits,
 		Safety:      "exclusive while one server process lives and all clients talk to it; a restart or failover ends all locks",
-		FenceSource: "the larger of a counter in an InnoDB row and the server's clock in µs; order breaks when the row is lost and the clock is wrong",
+		FenceSource: "UUID_SHORT, from what an InnoDB row has reserved and the server's clock in µs on; order breaks when the row is lost and the clock is wrong",
 	}
 }
 
@@ -149,7 +150,7 @@ func (e *Engine) Close() error {
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), closeFor)
 	for _, s := range e.sessions() {
-		_ = s.do(ctx, func() error { s.forget(1); s.end(); return nil })
+		_ = s.do(ctx, func() error { s.unregister(); s.forget(1); s.end(); return nil })
 	}
 	cancel()
 	e.end() // statements that are still under way

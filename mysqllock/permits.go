@@ -37,6 +37,12 @@ func (a *attempt) permitOnce() error {
 	if err := s.need(a.req.TTL); err != nil {
 		return err
 	}
+	if err := s.register(a.req.Owner); err != nil {
+		return err
+	}
+	if err := s.announcePermits(); err != nil {
+		return s.failed(err)
+	}
 	full := s.e.full(a.req.Name)
 	key, gate := keyOf(full), gateOf(full)
 	open, err := s.passGate(gate, key)
@@ -98,6 +104,9 @@ func (a *attempt) count(key string) error {
 	if err := s.take([]*wanted{w}, 0); err != nil || !w.granted {
 		return err
 	}
+	if err := s.tellPermit(w); err != nil {
+		return err
+	}
 	// The row is there for all to see. Who locks the name from now on finds it; who has locked
 	// it before is found here.
 	held, err := s.userOf(key)
@@ -105,7 +114,10 @@ func (a *attempt) count(key string) error {
 		return nil
 	}
 	w.granted = false
-	s.e.spend(w.key, w.fence+int64(w.got)-1)
+	s.e.mu.Lock()
+	s.e.spent[w.key] = w.fence + int64(w.got) - 1
+	s.e.tidyLater()
+	s.e.mu.Unlock()
 	return errors.Join(err, s.freeKeys([]string{w.key}))
 }
 
@@ -125,5 +137,20 @@ func (a *attempt) renumber() error {
 		return s.e.classify(err, driver.Unknown)
 	}
 	a.want.group, a.want.held = keyOf(s.e.full(own.name)), true
-	return s.take([]*wanted{&a.want}, 0)
+	if err := s.take([]*wanted{&a.want}, 0); err != nil {
+		return err
+	}
+	return s.tellPermit(&a.want)
+}
+
+// tellPermit writes the row of a permit that was just granted: others count it.
+func (s *session) tellPermit(w *wanted) error {
+	if err := s.write([]entry{w.row(s)}); err != nil {
+		if undone := s.undo([]*wanted{w}, err); undone != nil {
+			return s.e.classify(undone, driver.Unknown)
+		}
+		return s.e.classify(err, driver.NotApplied)
+	}
+	w.told = true
+	return nil
 }

@@ -13,18 +13,19 @@ import (
 // quoted returns the table's name for use in statements.
 func (c Config) quoted() string { return "`" + strings.ReplaceAll(c.Table, ".", "`.`") + "`" }
 
-// Columns of the table. The row with the empty key is the fence counter; its weight says that
-// there ever was a permit. Every other row is a share, and counts for as long as the connection
-// that it names holds the GET_LOCK of its key: rows are written when locks are taken, and taken
-// away when there is time.
+// Columns of the table. The row with the empty key is the counter of fences, see fences; its weight
+// says that there ever was a permit. Every other row is a share or, with the key of its mark and
+// without a name, a session, and counts for as long as the connection that it names holds the
+// GET_LOCK of its key. Rows of permits are written when they are taken, those of locks that are held
+// for longer than a moment when there is time; all are taken away when there is time.
 const columns = "k,fence,since,conn,grp,weight,lim,span,owner,name"
 
 func (c Config) createTable() string {
 	return "CREATE TABLE IF NOT EXISTS " + c.quoted() + ` (
   k VARBINARY(64) NOT NULL PRIMARY KEY COMMENT 'name of the GET_LOCK; empty: the fence counter',
-  fence BIGINT NOT NULL COMMENT 'the last number of the share',
-  since BIGINT NOT NULL COMMENT 'microseconds since 1970',
-  conn BIGINT UNSIGNED NOT NULL COMMENT 'the connection that holds it',
+  fence BIGINT NOT NULL COMMENT 'the last number of the share, or the last that the counter reserved',
+  since BIGINT NOT NULL COMMENT 'microseconds since 1970; of the counter: what tickets are raised by',
+  conn BIGINT UNSIGNED NOT NULL COMMENT 'the connection that holds it; of the counter: the process of the server',
   grp VARBINARY(64) NOT NULL COMMENT 'of a permit: the key of its semaphore',
   weight INT NOT NULL,
   lim INT NOT NULL,
@@ -36,8 +37,12 @@ func (c Config) createTable() string {
 ) ENGINE=InnoDB`
 }
 
-func (c Config) createCounter() string {
-	return "INSERT IGNORE INTO " + c.quoted() + " (" + columns + ") VALUES ('',0,0,0,'',0,0,0,'','')"
+func (c Config) createCounter(f fences) string {
+	weight := 0
+	if f.permits {
+		weight = 1
+	}
+	return fmt.Sprintf("INSERT IGNORE INTO %s (%s) VALUES ('',%d,%d,%d,'',%d,0,0,'','')", c.quoted(), columns, f.ceiling, f.offset, f.server, weight)
 }
 
 // Setup returns the SQL that makes what an engine with that Config needs, for those who keep the
@@ -47,7 +52,7 @@ func (c Config) createCounter() string {
 func Setup(cfg Config) string {
 	cfg = cfg.withDefaults()
 	const rights = "GRANT SELECT, INSERT, UPDATE, DELETE ON "
-	all := []string{cfg.createTable(), cfg.createCounter()}
+	all := []string{cfg.createTable(), cfg.createCounter(fences{})}
 	values, err := cfg.quotedValues()
 	if err == nil {
 		all = append(all, createValues(values), createFloor(values))
@@ -59,7 +64,8 @@ func Setup(cfg Config) string {
 	return strings.Join(all, ";\n") + ";"
 }
 
-// settleSchema sees to it that there is the table, and the counter in it.
+// settleSchema sees to it that there is the table, and the counter in it: where that is gone, as the
+// session knew it.
 func (s *session) settleSchema() error {
 	var counters int
 	err := s.query("SELECT COUNT(*) FROM "+s.e.cfg.quoted()+" WHERE k=''", &counters)
@@ -69,7 +75,7 @@ func (s *session) settleSchema() error {
 	if err != nil && codeOf(err) != codeNoTable {
 		return err
 	}
-	for _, text := range []string{s.e.cfg.createTable(), s.e.cfg.createCounter()} {
+	for _, text := range []string{s.e.cfg.createTable(), s.e.cfg.createCounter(s.fences)} {
 		if _, err := s.exec(text, 0); err != nil {
 			return err
 		}

@@ -22,6 +22,7 @@ type session struct {
 	e      *Engine
 	shares map[*share]struct{} // held in the connection; guarded by Engine.mu
 	lent   bool                // to a request that waits, or holds what it waited for; guarded by Engine.mu
+	waited string              // the name that was granted in it last, if somebody was in the way; guarded by Engine.mu
 
 	mu      sync.Mutex
 	queue   []*job
@@ -35,6 +36,13 @@ type session struct {
 	mark  string    // a lock of the session's own, which shows that it is still the same
 	lease int       // wait_timeout, in seconds
 	used  driver.Instant
+
+	fences     fences
+	announced  bool      // others know that there are permits
+	owner      string    // whom others take for the owner of shares without a row
+	registered bool      // others know of the session
+	tryOne     *sql.Stmt // of the connection, nil until they are used
+	releaseOne *sql.Stmt
 }
 
 // job is something to be done in a session's turn: exactly one of try, free and run.
@@ -115,11 +123,8 @@ func (s *session) turn() bool {
 
 // exec runs a statement that answers with a number, and may wait at the server for so long.
 func (s *session) exec(text string, wait time.Duration) (int64, error) {
-	ctx, cancel := context.WithTimeout(s.e.life, s.e.cfg.Timeout+wait)
+	ctx, cancel := s.begin(wait)
 	defer cancel()
-	s.mu.Lock()
-	s.abort = cancel
-	s.mu.Unlock()
 	result, err := s.conn.ExecContext(ctx, text)
 	if err != nil {
 		return 0, err
@@ -127,11 +132,38 @@ func (s *session) exec(text string, wait time.Duration) (int64, error) {
 	return result.LastInsertId()
 }
 
+// begin returns the context of a statement that may wait at the server for so long.
+func (s *session) begin(wait time.Duration) (context.Context, context.CancelFunc) {
+	ctx, cancel := context.WithTimeout(s.e.life, s.e.cfg.Timeout+wait)
+	s.mu.Lock()
+	s.abort = cancel
+	s.mu.Unlock()
+	return ctx, cancel
+}
+
 // query runs a statement that answers with one row.
-func (s *session) query(text string, into ...any) error {
-	ctx, cancel := context.WithTimeout(s.e.life, s.e.cfg.Timeout)
+func (s *session) query(text string, into ...any) error { return s.queryFor(0, text, into...) }
+
+// queryFor is query for a statement that may wait at the server for so long.
+func (s *session) queryFor(wait time.Duration, text string, into ...any) error {
+	ctx, cancel := s.begin(wait)
 	defer cancel()
 	return s.conn.QueryRowContext(ctx, text).Scan(into...)
+}
+
+// queryPrepared is query for a statement with a key as its argument, which is prepared in the
+// connection at its first use: the server does not parse it again.
+func (s *session) queryPrepared(stmt **sql.Stmt, text, key string, into ...any) error {
+	ctx, cancel := s.begin(0)
+	defer cancel()
+	if *stmt == nil {
+		prepared, err := s.conn.PrepareContext(ctx, text)
+		if err != nil {
+			return err
+		}
+		*stmt = prepared
+	}
+	return (*stmt).QueryRowContext(ctx, key).Scan(into...)
 }
 
 // need sees to it that there is a connection, with a lease of at least ttl.
@@ -193,7 +225,7 @@ func (s *session) prepare(ctx context.Context, lease int) error {
 		"SET SESSION autocommit=1, sql_mode='STRICT_ALL_TABLES', time_zone='+00:00', innodb_lock_wait_timeout=" +
 			fmt.Sprint(max(1, wholeSeconds(s.e.cfg.Timeout)-1)),
 		"SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED", // no gaps are locked
-		"SET @h=0,@n=0,@f=0", // integers: servers settle a variable's type before a statement begins
+		"SET @n=0,@f=0", // integers: servers settle a variable's type before a statement begins
 	} {
 		if _, err := s.conn.ExecContext(ctx, text); err != nil {
 			return err
@@ -235,7 +267,11 @@ func (s *session) prepare(ctx context.Context, lease int) error {
 	if err := s.e.settlePrefix(schema.String); err != nil {
 		return err
 	}
-	return s.settleSchema()
+	s.fences, s.announced, s.registered = fences{}, false, false
+	if err := s.settleSchema(); err != nil {
+		return err
+	}
+	return s.settleFences(ctx)
 }
 
 // check proves that the session is the one that was opened, and so holds all it was granted.
@@ -273,9 +309,10 @@ func (s *session) end() {
 	if s.conn == nil {
 		return
 	}
+	s.unregister()
 	_ = s.conn.Raw(func(any) error { return sqldriver.ErrBadConn }) // so that the pool closes it
 	_ = s.conn.Close()
-	s.conn = nil
+	s.conn, s.tryOne, s.releaseOne = nil, nil, nil
 	s.id.Store(0)
 }
 
@@ -311,7 +348,12 @@ func (s *session) freeKeys(keys []string) error {
 	}
 	for try := 1; ; try++ {
 		var answer string
-		err := s.query(releaseText(keys), &answer)
+		var err error
+		if len(keys) == 1 {
+			err = s.queryPrepared(&s.releaseOne, releaseOneText, keys[0], &answer)
+		} else {
+			err = s.query(releaseText(keys), &answer)
+		}
 		switch {
 		case err == nil && countHeld(answer) == len(keys):
 			return nil

@@ -2,26 +2,13 @@ package mysqllock
 
 import (
 	"fmt"
-	"strconv"
 	"strings"
 
 	"github.com/holdfast-go/holdfast/driver"
-	"github.com/holdfast-go/holdfast/internal/ledger"
 )
 
-// maxTries is how many names one statement tries. Its answer is one number of 63 bits: a fence
-// takes 53, each name a bit, and two are about the statement as a whole.
-const maxTries = 8
-
-const (
-	bitSpans   = 1 << maxTries // everybody got as many numbers as were asked for, otherwise one
-	bitPermits = 2 << maxTries // the table has, or had, permits
-	bits       = 4 << maxTries
-)
-
-// maxClock bounds what the server's clock may drive the counter to, so that a clock that was
-// absurdly wrong for a moment leaves numbers to count on with.
-const maxClock = ledger.MaxFence - 1<<50
+// maxTries is how many names one statement tries: more would keep releases and renewals waiting.
+const maxTries = 32
 
 // wanted is one share to be tried for, and what came of it.
 type wanted struct {
@@ -38,83 +25,61 @@ type wanted struct {
 
 	sent    driver.Instant // before the statement left
 	granted bool
-	permits bool // there may be permits of that name
 	fence   int64
-	got     int // how many numbers from fence on
+	got     int  // how many numbers from fence on
+	told    bool // its row is written
+	blocked bool // of one that was waited for: somebody was in the way
 }
 
-// tryText returns the statement that tries for shares, waits for up to so many seconds for each,
-// and enters those that it gets.
+// tryText returns the statement that tries for shares and waits for up to so many seconds for each.
+// Its answer has a column for each: the ticket that was drawn, 0 where the lock was refused, and
+// nothing where another session answers than the one that was asked. IF evaluates what it needs and
+// nothing else: tickets are drawn after the lock was taken. The last column says whether the server
+// is a replica by then. Who waits does so for one share, and has a column in front that says whether
+// somebody was in the way.
 //
-// The first row that it inserts is the counter, which is there already. Its values are computed
-// before the row is locked: that is where GET_LOCK is called and waited for, and which locks
-// were granted is the number to insert. The update in its place then raises the counter, now
-// under the row's lock, and puts the answer into LAST_INSERT_ID, where the driver finds it, and
-// into @h for the rows that follow. So every number is drawn after the lock was taken, whoever
-// gets a lock later draws a larger one, and the statement commits before the lock can be given
-// back. A lock that was not granted makes a row that changes nothing.
-//
-// If the counter is not there, the answer is the locks alone, and less than any fence.
-//
-// Texts of users travel in hex; keys need no quoting, see keyOf.
-func tryText(table string, conn uint64, seconds int, all []*wanted) string {
-	const clock = "CAST(UNIX_TIMESTAMP(SYSDATE(6))*1000000 AS SIGNED)"
-	total, anyPermit := 0, 0
+// Keys need no quoting, see keyOf.
+func tryText(conn uint64, seconds int, all []*wanted) string {
 	var b strings.Builder
-	b.WriteString("INSERT INTO " + table + " (" + columns + ") VALUES ('',LAST_INSERT_ID(@h:=IF(CONNECTION_ID()=")
-	b.WriteString(strconv.FormatUint(conn, 10))
-	for i, w := range all {
-		sep := "+"
-		if i == 0 {
-			sep = ","
-		}
-		if w.held {
-			fmt.Fprintf(&b, "%s%d", sep, 1<<i)
-		} else {
-			fmt.Fprintf(&b, "%s%d*COALESCE(GET_LOCK('%s',%d),0)", sep, 1<<i, w.key, seconds)
-		}
-		total += w.span
-		if w.group != "" {
-			anyPermit = 1
-		}
+	b.WriteString("SELECT ")
+	if seconds > 0 {
+		b.WriteString("IS_USED_LOCK('" + all[0].key + "') IS NOT NULL,")
 	}
-	fmt.Fprintf(&b, ",0)),LEAST(%s,%d),0,'',%d,0,0,'','')", clock, int64(maxClock), anyPermit)
-	before := 0
-	for i, w := range all {
-		before += w.span
-		fmt.Fprintf(&b, ",(IF(@h&%[1]d,'%[2]s',''),IF(@h&%[1]d,(@h DIV %[3]d)-IF(@h&%[4]d,%[5]d,%[6]d),0),%[7]s,"+
-			"IF(@h&%[1]d,%[8]d,0),'%[9]s',%[10]d,%[11]d,IF(@h&%[4]d,%[12]d,1),x'%[13]x',x'%[14]x')",
-			1<<i, w.key, bits, bitSpans, total-before, len(all)-1-i, clock,
-			conn, w.group, w.weight, w.limit, w.span, w.owner, w.name)
+	for _, w := range all {
+		draw := "UUID_SHORT()"
+		if !w.held {
+			draw = fmt.Sprintf("IF(GET_LOCK('%s',%d)=1,UUID_SHORT(),0)", w.key, seconds)
+		}
+		fmt.Fprintf(&b, "IF(CONNECTION_ID()=%d,%s,NULL),", conn, draw)
 	}
-	fmt.Fprintf(&b, " ON DUPLICATE KEY UPDATE fence=IF(k<>'',VALUES(fence),IF(VALUES(fence)=0,fence,"+
-		"LAST_INSERT_ID(@h:=GREATEST(fence+IF(VALUES(since)-fence>=%[1]d,%[1]d,%[2]d),VALUES(since))*%[3]d"+
-		"+VALUES(fence)+IF(VALUES(since)-fence>=%[1]d,%[4]d,0)+IF(weight>0,%[5]d,0)) DIV %[3]d)),"+
-		"since=IF(k='' AND VALUES(fence)=0,since,VALUES(since)),conn=VALUES(conn),"+
-		"weight=IF(k='',GREATEST(weight,VALUES(weight)),VALUES(weight)),"+
-		"span=IF(k='',span,VALUES(span)),owner=IF(k='',owner,VALUES(owner)),name=IF(k='',name,VALUES(name)),broken=0",
-		total, len(all), bits, bitSpans, bitPermits)
+	b.WriteString("@@GLOBAL.read_only")
 	return b.String()
 }
 
-// readTry gives each share its part of the answer of tryText. It reports false when the locks
-// that were granted have no numbers, because the counter was not there.
-func readTry(answer int64, all []*wanted) bool {
-	top, flags := answer/bits, answer%bits
-	total, before := 0, 0
-	for _, w := range all {
-		total += w.span
-	}
-	for i, w := range all {
-		w.granted, w.permits = flags&(1<<i) != 0, flags&bitPermits != 0
-		if flags&bitSpans != 0 {
-			w.fence, w.got = top-int64(total-before)+1, w.span
-		} else {
-			w.fence, w.got = top-int64(len(all)-1-i), 1
+// tryOneText is tryText for one share, without waiting; the key is an argument.
+func tryOneText(conn uint64) string {
+	return fmt.Sprintf("SELECT IF(CONNECTION_ID()=%d,IF(GET_LOCK(?,0)=1,UUID_SHORT(),0),NULL),@@GLOBAL.read_only", conn)
+}
+
+// releaseOneText is releaseText for one key, which is an argument.
+const releaseOneText = "SELECT COALESCE(RELEASE_LOCK(?),'-')"
+
+// tellText returns the statement that writes the rows of shares.
+func tellText(table string, rows []entry) string {
+	var b strings.Builder
+	b.WriteString("INSERT INTO " + table + " (" + columns + ") VALUES ")
+	for i, r := range rows {
+		if i > 0 {
+			b.WriteByte(',')
 		}
-		before += w.span
+		fmt.Fprintf(&b, "('%s',%d,%s-%d,%d,'%s',%d,%d,%d,x'%x',x'%x')",
+			r.key, r.fence, serverMicros, r.age, r.conn, r.group, r.weight, r.limit, r.span, r.owner, r.name)
 	}
-	return top > 0 || flags == 0
+	b.WriteString(" ON DUPLICATE KEY UPDATE broken=0")
+	for column := range strings.SplitSeq(columns, ",") {
+		b.WriteString("," + column + "=VALUES(" + column + ")")
+	}
+	return b.String()
 }
 
 // releaseText returns the statement that frees locks. Its answer has a character for each, 1
@@ -139,6 +104,7 @@ const live = "conn=COALESCE(IS_USED_LOCK(k),0) AND k<>''"
 type entry struct {
 	key, group    string
 	fence, since  int64
+	age           int64 // in microseconds, of a row that is to be written
 	conn          uint64
 	weight, limit int
 	span          int

@@ -43,7 +43,13 @@ func (s *session) needAndTake(ttl time.Duration, all []*wanted, seconds int) err
 		w.granted = false
 	}
 	s.e.mu.Unlock()
-	return s.take(all, seconds)
+	if err := s.register(all[0].owner); err != nil {
+		return err
+	}
+	if err := s.take(all, seconds); err != nil {
+		return err
+	}
+	return s.tellStrangers(all)
 }
 
 // maxRepeats is how often a statement is repeated that failed through no fault of its own.
@@ -55,37 +61,71 @@ func (s *session) take(all []*wanted, seconds int) error {
 	for repeat := 0; ; repeat++ {
 		sent := s.e.clock.Now()
 		for _, w := range all {
-			w.sent = sent
+			w.sent, w.granted, w.told = sent, false, false
 		}
-		answer, err := s.exec(tryText(s.e.cfg.quoted(), s.id.Load(), seconds, all), time.Duration(seconds)*time.Second)
+		err := s.draw(all, seconds)
 		if err == nil {
-			if readTry(answer, all) {
-				return s.heedPermits(all)
-			}
-			err = errGarbled // the counter was missing, and is there now
+			return s.heedPermits(all)
 		}
 		code := codeOf(err)
 		if undone := s.undo(all, err); undone != nil {
 			return s.e.classify(undone, driver.Unknown)
 		}
 		switch {
-		case code == codeNoTable && repeat < maxRepeats: // it is gone since the connection was opened
-			if err := s.settleSchema(); err != nil {
-				s.survives(err)
-				return s.e.classify(err, driver.NotApplied)
-			}
 		case seconds > 0 && code == codeInterrupted:
 			return nil // nobody waits any more, or somebody asked the server to end the wait
-		case repeat >= maxRepeats, code != codeDeadlock && code != codeInterrupted && err != errGarbled:
+		case repeat >= maxRepeats, code != codeDeadlock && code != codeInterrupted:
 			return s.e.classify(err, driver.NotApplied)
 		}
 	}
 }
 
+// draw has the server try for shares, and makes fences of the tickets that it drew.
+func (s *session) draw(all []*wanted, seconds int) error {
+	tickets := make([]sql.Null[uint64], len(all))
+	if err := s.drawTickets(all, seconds, tickets); err != nil {
+		return err
+	}
+	top := int64(0)
+	for i, w := range all {
+		if !tickets[i].Valid {
+			return errSwapped
+		}
+		if ticket := tickets[i].V; ticket != 0 {
+			w.granted = true
+			w.fence, w.got = s.fences.first(ticket), min(w.span, perTicket)
+			top = max(top, w.fence+int64(w.got)-1)
+		}
+	}
+	return s.raise(top)
+}
+
+func (s *session) drawTickets(all []*wanted, seconds int, tickets []sql.Null[uint64]) error {
+	var readOnly bool
+	into := make([]any, 0, len(all)+2)
+	if seconds > 0 {
+		into = append(into, &all[0].blocked)
+	}
+	for i := range tickets {
+		into = append(into, &tickets[i])
+	}
+	into = append(into, &readOnly)
+	var err error
+	if len(all) == 1 && !all[0].held && seconds == 0 {
+		err = s.queryPrepared(&s.tryOne, tryOneText(s.id.Load()), all[0].key, into...)
+	} else {
+		err = s.queryFor(time.Duration(seconds)*time.Second, tryText(s.id.Load(), seconds, all), into...)
+	}
+	if err == nil && readOnly {
+		err = errReadOnly
+	}
+	return err
+}
+
 // undo frees what a statement that failed may have locked, so that nothing is held without a
 // number. The error is not nil when the session is over.
 func (s *session) undo(all []*wanted, err error) error {
-	if err != errGarbled && !s.survives(err) {
+	if err != errReadOnly && !s.survives(err) {
 		return err
 	}
 	var keys []string
@@ -113,7 +153,7 @@ func (s *session) undo(all []*wanted, err error) error {
 func (s *session) heedPermits(all []*wanted) error {
 	var keys []string
 	for _, w := range all {
-		if w.granted && w.permits && w.group == "" && !w.held {
+		if s.fences.permits && w.granted && w.group == "" && !w.held {
 			keys = append(keys, w.key)
 		}
 	}
@@ -133,7 +173,6 @@ func (s *session) heedPermits(all []*wanted) error {
 			if row.group == w.key && w.granted && !w.held {
 				w.granted = false
 				back = append(back, w.key)
-				s.e.spend(w.key, w.fence+int64(w.got)-1)
 			}
 		}
 	}
@@ -173,16 +212,17 @@ func (s *session) userOf(key string) (uint64, error) {
 	return id.V, err
 }
 
-// forget takes away rows of shares that are over, once there are so many of them.
+// forget takes away rows of shares that are over, once there are so many of them, or one of them
+// would be taken for that of another share.
 func (s *session) forget(least int) {
-	if s.conn == nil {
-		return
-	}
-	spent := s.e.takeSpent(least)
-	if len(spent) == 0 {
-		return
-	}
-	if _, err := s.exec(forgetText(s.e.cfg.quoted(), spent), 0); err != nil {
-		s.survives(err) // the rows do no harm, and are swept away by the next engine that opens
+	for s.conn != nil {
+		spent := s.e.takeSpent(least)
+		if len(spent) == 0 {
+			return
+		}
+		if _, err := s.exec(forgetText(s.e.cfg.quoted(), spent), 0); err != nil {
+			s.survives(err) // the rows do no harm, and are swept away by the next engine that opens
+			return
+		}
 	}
 }

@@ -2,6 +2,7 @@ package mysqllock
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"time"
 
@@ -23,11 +24,44 @@ const (
 func (e *Engine) lend() *session {
 	for _, s := range e.waiters {
 		if !s.lent {
-			s.lent = true
+			s.lent, s.waited = true, ""
 			return s
 		}
 	}
 	return nil
+}
+
+// lendAgain returns the session that the request's name was waited for in the last time, or nil. Who
+// had to wait a moment ago will as a rule have to wait again: to try first in the main session would
+// be one more statement, which is refused. Where nobody is in the way the wait is over at once, and
+// the next request is tried again.
+func (e *Engine) lendAgain(n *name, req *driver.Request) *session {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if !req.Wait || req.Mode != driver.Exclusive || n.busy || n.waiting || len(n.shares) > 0 {
+		return nil
+	}
+	for _, s := range e.waiters {
+		if !s.lent && s.waited == req.Name {
+			s.lent, s.waited, n.waiting = true, "", true
+			return s
+		}
+	}
+	return nil
+}
+
+// waitAgain is waitAtServer for a request that nobody has refused yet.
+func (e *Engine) waitAgain(ctx context.Context, n *name, req *driver.Request, s *session, w *wait) (driver.Grant, error) {
+	g, err := e.waitAtServer(ctx, n, req, s, w)
+	e.mu.Lock()
+	n.waiting = false
+	n.change()
+	e.mu.Unlock()
+	var d *driver.Error
+	if errors.As(err, &d) && d.Outcome == driver.NotApplied { // the server has ended the wait
+		w.refused, w.heard = true, e.clock.Now()
+	}
+	return g, err
 }
 
 // waitAtServer has the request wait in a session of its own. What it is granted stays there until
@@ -77,7 +111,7 @@ func (a *attempt) returnSession() {
 func (a *attempt) waitTurn() error {
 	e, s := a.e, a.s
 	if err := s.need(a.req.TTL); err != nil {
-		return err
+		return a.unlessStopped(err)
 	}
 	e.mu.Lock()
 	stopped := a.stopped
@@ -87,7 +121,12 @@ func (a *attempt) waitTurn() error {
 	}
 	w := &a.want
 	if err := s.needAndTake(a.req.TTL, []*wanted{w}, waitSeconds); err != nil || !w.granted {
-		return err
+		return a.unlessStopped(err)
+	}
+	if w.blocked {
+		e.mu.Lock()
+		s.waited = a.req.Name
+		e.mu.Unlock()
 	}
 	// After a long wait it is proved that the lock is still held, and its TTL counts from then.
 	if sent := e.clock.Now(); sent.Sub(w.sent) > a.req.TTL/8 {
@@ -99,6 +138,17 @@ func (a *attempt) waitTurn() error {
 		w.sent = sent
 	}
 	return nil
+}
+
+// unlessStopped returns the error of an attempt that has taken nothing, nil if it failed because it
+// was interrupted: that may have hit a statement before the one that waits.
+func (a *attempt) unlessStopped(err error) error {
+	a.e.mu.Lock()
+	defer a.e.mu.Unlock()
+	if a.stopped && codeOf(err) == codeInterrupted {
+		return nil
+	}
+	return err
 }
 
 // interrupt ends an attempt that waits at the server, and returns when it has ended. It may have

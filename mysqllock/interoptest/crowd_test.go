@@ -90,8 +90,9 @@ func crowd(l *lab) {
 	if n := served.Load(); n != int64(10*names) {
 		l.Errorf("%d of %d were served", n, 10*names)
 	}
-	l.eventually("nothing is left in the table but the counter", func() bool {
-		return l.number("SELECT COUNT(*) FROM "+l.prefix) == 1
+	l.eventually("nothing is left in the table but the counter and the sessions", func() bool {
+		return l.number("SELECT COUNT(*) FROM "+l.prefix+" WHERE k='' OR name<>''") == 1 &&
+			l.number("SELECT COUNT(*) FROM "+l.prefix) <= 1+2*budget
 	})
 }
 

@@ -21,7 +21,8 @@ func TestFault(t *testing.T) {
 		"KillOfTheHolder": faultKillOfTheHolder, "KillWhileIdle": faultKillWhileIdle, "KillOfTheWaiter": faultKillOfTheWaiter,
 		"KillOfWhatWasWaitedFor": faultKillOfWhatWasWaitedFor, "NetworkCut": faultNetworkCut,
 		"ReplyLost": faultReplyLost, "ForeignClients": foreignClients, "HolderFrozen": faultHolderFrozen,
-		"TableLost": faultTableLost, "CounterBlocked": faultCounterBlocked, "Crowd": crowd, "Leak": leak, "Hands": handBack,
+		"TableLost": faultTableLost, "FencesReserved": faultFencesReserved, "TicketAfterTheWait": faultTicketAfterTheWait,
+		"FirstPermit": faultFirstPermit, "Told": faultTold, "CounterBlocked": faultCounterBlocked, "Crowd": crowd, "Leak": leak, "Hands": handBack,
 		"Diagnose": diagnose,
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -171,7 +172,7 @@ func faultReplyLost(l *lab) {
 	p := testserver.Proxy(l, l.server.Addr())
 	c, other := l.client(p.Addr(), "", 2*time.Second), l.process()
 	l.unlock(l.lock(c, "before")) // the connection is there
-	p.DropReplyTo("GET_LOCK('" + l.key("name") + "'")
+	p.DropReplyTo(l.key("name"))  // which nothing but the statement that locks it has sent
 	if lease, err := c.Mutex("name").TryLock(l.context()); err == nil {
 		l.Fatalf("granted with fence %d, and the reply was lost", lease.Fence())
 	} else if !errors.Is(err, holdfast.ErrUnavailable) {

@@ -30,8 +30,9 @@ func faultTableLost(l *lab) {
 	}
 }
 
-// Somebody locks the row of the counter by hand: nothing is granted meanwhile, what was locked
-// before its fence could be drawn is let go, and what was held before stays.
+// Somebody locks the row of the counter by hand, and then as many tickets are drawn as it stands for:
+// nothing is granted any more, what was locked before its fence could be reserved is let go, and what
+// was held before stays.
 func faultCounterBlocked(l *lab) {
 	c := l.client("", "timeout=2s", long)
 	held := l.lock(c, "held")
@@ -43,6 +44,7 @@ func faultCounterBlocked(l *lab) {
 	if _, err := tx.ExecContext(l.context(), "SELECT fence FROM "+l.prefix+" WHERE k='' FOR UPDATE"); err != nil {
 		l.Fatal(err)
 	}
+	l.drawTickets()
 	_, err = c.Mutex("name").TryLock(l.context())
 	l.says(err, holdfast.ErrUnavailable, "1205")
 	if l.holderOf("name") != 0 {
@@ -146,3 +148,6 @@ func handBack(l *lab) {
 		db.SetMaxIdleConns(10)
 	}
 }
+
+// drawTickets has others draw so many tickets that the next fence has to be reserved.
+func (l *lab) drawTickets() { l.Helper(); l.do("DO BENCHMARK(5000, UUID_SHORT())") }
