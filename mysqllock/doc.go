@@ -9,8 +9,9 @@
 //
 // An exclusive lock is a GET_LOCK of the server, held by a session, that is by one connection.
 // All locks of a process live in one shared session; what somebody waited for lives in the
-// session that waited. The same statement that takes the locks, of up to eight names at once,
-// takes their fences from one InnoDB row and writes down who holds them. Every client that uses
+// session that waited. The same statement that takes the locks, of up to 32 names at once, draws
+// their fences, from a counter in the server's memory that an InnoDB row keeps in order over its
+// restarts. Every client that uses
 // GET_LOCK with the same name excludes, and is excluded by, ours: see [Config.Prefix].
 //
 // A permit of a semaphore is a row of the table that says what it weighs, and a GET_LOCK of a

@@ -9,6 +9,7 @@ import (
 	"strings"
 
 	"github.com/holdfast-go/holdfast"
+	"github.com/holdfast-go/holdfast/fence"
 	"github.com/holdfast-go/holdfast/mysqllock"
 )
 
@@ -76,6 +77,43 @@ func ExampleNew_fence() {
 	})
 	if err != nil {
 		log.Print(err)
+	}
+}
+
+// A write that only the latest holder can make: package fence keeps the fence of every name in the
+// database that is written to. The new holder registers its own in the transaction that then reads and
+// writes, so whoever had the lock before is refused from then on.
+func Example_fenceSQL() {
+	ctx := context.Background()
+	var db *sql.DB
+	var hf *holdfast.Client // on db
+	guard, err := fence.NewSQL(fence.MySQL, fence.SQLConfig{})
+	if err != nil {
+		log.Fatal(err)
+	}
+	if err := guard.Init(ctx, db); err != nil { // once: it makes the table
+		log.Fatal(err)
+	}
+	err = hf.Mutex("account-7").Do(ctx, func(ctx context.Context, l *holdfast.Lease) error {
+		tx, err := db.BeginTx(ctx, nil)
+		if err != nil {
+			return err
+		}
+		defer tx.Rollback()
+		if err := guard.Open(ctx, tx, l); err != nil {
+			return err
+		}
+		var balance int
+		if err := tx.QueryRowContext(ctx, "SELECT balance FROM account WHERE id = 7").Scan(&balance); err != nil {
+			return err
+		}
+		if _, err := tx.ExecContext(ctx, "UPDATE account SET balance = ? WHERE id = 7", balance-10); err != nil {
+			return err
+		}
+		return tx.Commit()
+	})
+	if errors.Is(err, holdfast.ErrStale) {
+		log.Print("somebody else has the account by now: lock again, and start over")
 	}
 }
 
