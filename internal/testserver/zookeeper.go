@@ -31,6 +31,8 @@ type ZooKeeperOptions struct {
 	MinSession, MaxSession time.Duration
 	// Config are further lines of the configuration file, as "maxClientCnxns=3".
 	Config []string
+	// TLS gives the server one more port, which speaks TLS: see SecureAddr. Nil for none.
+	TLS *TLSOptions
 	// Properties are further properties of the Java machine, as "jute.maxbuffer=4096".
 	Properties []string
 }
@@ -45,12 +47,14 @@ type ZooKeeperServer struct {
 	release func() // of the ports
 	folder  string
 	proc    *process
+	ca      *CA // nil without TLS
 }
 
 // Offsets of the ports at which the servers of an ensemble talk to each other.
 const (
 	zooKeeperPeer     = 1
 	zooKeeperElection = 2
+	zooKeeperSecure   = 3 // for clients that speak TLS
 )
 
 // ZooKeeper starts a server on its own and returns when it serves. It is killed when the test
@@ -68,7 +72,7 @@ func ZooKeeper(t testing.TB, options ZooKeeperOptions) *ZooKeeperServer {
 			t.Fatalf("ZooKeeper on port %d: %v\n%s", s.port, err, s.proc.tail(4096))
 		}
 		s.release()
-		s.port, s.release = reservePort(t, zooKeeperPeer, zooKeeperElection)
+		s.port, s.release = reservePort(t, zooKeeperPeer, zooKeeperElection, zooKeeperSecure)
 	}
 }
 
@@ -103,7 +107,7 @@ func newZooKeeper(t testing.TB, options ZooKeeperOptions, id int) *ZooKeeperServ
 	java := Need(t, "java")
 	classes := JavaClassPath(t, packages["zookeeper"], zooKeeperJars...)
 	s := &ZooKeeperServer{t: t, options: options, id: id, folder: t.TempDir()}
-	s.port, s.release = reservePort(t, zooKeeperPeer, zooKeeperElection)
+	s.port, s.release = reservePort(t, zooKeeperPeer, zooKeeperElection, zooKeeperSecure)
 	// Two servers on a small machine: no compiler that takes its time, no heap to speak of,
 	// and no waiting for a disk that no test pulls the plug of.
 	args := []string{
@@ -149,6 +153,7 @@ func (s *ZooKeeperServer) writeConfig(members []string) {
 		"clientPort=" + strconv.Itoa(s.port),
 		"clientPortAddress=127.0.0.1",
 	}, append(members, o.Config...)...)
+	lines = append(lines, s.tlsConfig()...)
 	err := os.MkdirAll(s.path("data"), 0o700)
 	if err == nil {
 		err = os.WriteFile(s.path("zoo.cfg"), []byte(strings.Join(lines, "\n")+"\n"), 0o600)
@@ -160,6 +165,61 @@ func (s *ZooKeeperServer) writeConfig(members []string) {
 		s.t.Fatal(err)
 	}
 }
+
+// tlsConfig returns the lines about the port that speaks TLS. The server itself has that with
+// Netty only.
+func (s *ZooKeeperServer) tlsConfig() []string {
+	o := s.options.TLS
+	if o == nil {
+		return nil
+	}
+	if s.ca = o.CA; s.ca == nil {
+		s.ca = NewCA(s.t)
+	}
+	hosts := o.Hosts
+	if len(hosts) == 0 {
+		hosts = []string{"127.0.0.1", "localhost"}
+	}
+	files := s.ca.Issue("server", o.Expired, hosts...)
+	demands := "none"
+	if o.ClientCert {
+		demands = "need"
+	}
+	return []string{
+		"serverCnxnFactory=org.apache.zookeeper.server.NettyServerCnxnFactory",
+		"secureClientPort=" + strconv.Itoa(s.port+zooKeeperSecure),
+		"secureClientPortAddress=127.0.0.1",
+		"ssl.keyStore.type=PEM", "ssl.keyStore.location=" + s.keyStore(files),
+		"ssl.trustStore.type=PEM", "ssl.trustStore.location=" + s.ca.File(),
+		"ssl.hostnameVerification=false", // of clients, which are no hosts
+		"ssl.clientAuth=" + demands,
+	}
+}
+
+// keyStore writes a certificate and its key into one file, as ZooKeeper wants them.
+func (s *ZooKeeperServer) keyStore(files CertFiles) string {
+	s.t.Helper()
+	var both []byte
+	for _, file := range []string{files.Key, files.Cert} {
+		pem, err := os.ReadFile(file)
+		if err != nil {
+			s.t.Fatal(err)
+		}
+		both = append(both, pem...)
+	}
+	path := s.path("keystore.pem")
+	if err := os.WriteFile(path, both, 0o600); err != nil {
+		s.t.Fatal(err)
+	}
+	return path
+}
+
+// SecureAddr returns the host:port of clients that speak TLS, and CA the authority that signed
+// the server's certificate. There are none unless the options say TLS.
+func (s *ZooKeeperServer) SecureAddr() string { return loopback(s.port + zooKeeperSecure) }
+
+// CA is described at SecureAddr.
+func (s *ZooKeeperServer) CA() *CA { return s.ca }
 
 // start starts the process and waits until it serves in one of the modes, none for any.
 func (s *ZooKeeperServer) start(modes ...string) error {
