@@ -3,17 +3,15 @@ package etcdlock
 import (
 	"cmp"
 	"context"
-	"crypto/tls"
-	"crypto/x509"
 	"errors"
 	"fmt"
 	"net/url"
-	"os"
 	"strconv"
 	"strings"
 	"time"
 
 	"github.com/holdfast-go/holdfast/driver"
+	"github.com/holdfast-go/holdfast/internal/urltls"
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
 	clientv3 "go.etcd.io/etcd/client/v3"
 	"go.uber.org/zap"
@@ -170,7 +168,7 @@ func read(u *url.URL, cfg *Config) (clientv3.Config, error) {
 	cfg.Timeout = s.Duration("timeout", cfg.Timeout)
 	cfg.MaxTxnOps = s.Int("max-txn-ops", cfg.MaxTxnOps)
 	if secure {
-		config.TLS = readTLS(s, fail)
+		config.TLS = urltls.Read(s, fail)
 	}
 	if err := s.Err(); err != nil {
 		errs = append(errs, err)
@@ -184,34 +182,6 @@ func read(u *url.URL, cfg *Config) (clientv3.Config, error) {
 	}
 	config.DialTimeout = defaults.Timeout
 	return config, nil
-}
-
-// readTLS reads the parameters that are about TLS.
-func readTLS(s *driver.Settings, fail func(string, ...any)) *tls.Config {
-	config := &tls.Config{
-		MinVersion: tls.VersionTLS12, InsecureSkipVerify: s.Bool("insecure", false),
-	}
-	if file := s.String("ca", ""); file != "" {
-		pem, err := os.ReadFile(file)
-		config.RootCAs = x509.NewCertPool()
-		if err != nil {
-			fail("parameter \"ca\": %v", err)
-		} else if !config.RootCAs.AppendCertsFromPEM(pem) {
-			fail("parameter \"ca\": %.200q has no certificate in PEM", file)
-		}
-	}
-	cert, key := s.String("cert", ""), s.String("key", "")
-	switch {
-	case (cert == "") != (key == ""):
-		fail("parameters \"cert\" and \"key\" go together: give both or neither")
-	case cert != "":
-		pair, err := tls.LoadX509KeyPair(cert, key)
-		if err != nil {
-			fail("parameters \"cert\" and \"key\": %v", err)
-		}
-		config.Certificates = []tls.Certificate{pair}
-	}
-	return config
 }
 
 // hosts splits the hosts of a URL and adds the usual port where there is none.

@@ -1,8 +1,10 @@
 package zklock
 
 import (
+	"crypto/tls"
 	"errors"
 	"fmt"
+	"net"
 	"strings"
 	"time"
 
@@ -70,6 +72,17 @@ type Config struct {
 	// without the other is an error.
 	User, Password string
 
+	// TLS encrypts the connections. A server is checked for the host under which it was
+	// named, unless TLS.ServerName says otherwise. Default: none, or what a zks URL says.
+	// It is read for as long as the engine lives: do not change it.
+	TLS *tls.Config
+
+	// Dialer makes the connections, in place of net.DialTimeout: for proxies, and for
+	// networks of tests. It is called by one goroutine after the other, also long after the
+	// opening, and must not take much longer than the timeout that it is told, which is
+	// Timeout. TLS is put upon what it returns.
+	Dialer zk.Dialer
+
 	// ACL is what all nodes are created with. Default: all permissions for everybody, or for
 	// User alone if there is one.
 	ACL []zk.ACL
@@ -86,6 +99,9 @@ func (c Config) withDefaults() Config {
 	}
 	if c.Timeout == 0 {
 		c.Timeout = max(10*time.Millisecond, c.SessionTimeout/12)
+	}
+	if c.Dialer == nil {
+		c.Dialer = net.DialTimeout
 	}
 	if c.ACL == nil {
 		c.ACL = zk.WorldACL(zk.PermAll)

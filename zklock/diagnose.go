@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"net"
 	"strings"
 	"time"
 
@@ -60,10 +59,10 @@ func (e *Engine) diagnoseServers(ctx context.Context, d *driver.Diagnosis) {
 
 // ask sends a server the word srvr and reads its version and mode from the answer.
 func (e *Engine) ask(ctx context.Context, addr string) (version, mode string, err error) {
-	ctx, cancel := context.WithTimeout(ctx, e.cfg.Timeout)
-	defer cancel()
-	var dialer net.Dialer
-	c, err := dialer.DialContext(ctx, "tcp", addr)
+	if err := ctx.Err(); err != nil {
+		return "", "", err
+	}
+	c, err := e.cfg.reach(addr)
 	if err != nil {
 		return "", "", err
 	}

@@ -3,7 +3,8 @@
 // It keeps locks in the nodes of Apache Curator's recipes, so that Java services and holdfast
 // exclude each other: an Exclusive share is a node of InterProcessMutex (or a write lock of
 // InterProcessReadWriteLock, see [Recipe]), a Shared one a read lock, a permit a lease of
-// InterProcessSemaphoreV2. Importing the package makes zk:// URLs known to holdfast.Open.
+// InterProcessSemaphoreV2. Importing the package makes zk:// and zks:// URLs, the latter
+// with TLS, known to holdfast.Open.
 //
 // # Nodes
 //

@@ -38,6 +38,7 @@ var _ interface {
 func newEngine(cfg Config) *Engine {
 	e := &Engine{cfg: cfg, clock: driver.BootClock(), done: make(chan struct{}), shares: make(map[driver.Token]*share)}
 	e.session.limit = cfg.Timeout
+	e.session.reach = cfg.reach
 	e.session.expired = e.expired
 	e.session.watched = e.watches.count
 	e.watches.session = &e.session

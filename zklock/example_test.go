@@ -2,6 +2,7 @@ package zklock_test
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"log"
 	"time"
@@ -50,6 +51,27 @@ func ExampleOpen() {
 		log.Fatal(err)
 	}
 	defer hf.Close() // closes the engine and its session
+}
+
+// Without a URL, over TLS: servers on their secureClientPort, who demand a certificate.
+func ExampleNew() {
+	pair, err := tls.LoadX509KeyPair("/etc/zookeeper/app.pem", "/etc/zookeeper/app.key")
+	if err != nil {
+		log.Fatal(err)
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+	defer cancel()
+	e, err := zklock.New(ctx, []string{"h1:2281", "h2:2281", "h3:2281"}, zklock.Config{
+		Root: "/locks", TLS: &tls.Config{Certificates: []tls.Certificate{pair}},
+	})
+	if err != nil {
+		log.Fatal(err)
+	}
+	hf, err := holdfast.New(e, holdfast.Config{})
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer hf.Close()
 }
 
 // With ReadWrite, Mutex.Lock and RWMutex.Lock are write locks of Curator's

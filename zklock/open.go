@@ -10,15 +10,22 @@ import (
 
 	"github.com/go-zookeeper/zk"
 	"github.com/holdfast-go/holdfast/driver"
+	"github.com/holdfast-go/holdfast/internal/urltls"
 )
 
 const example = "zk://h1:2181,h2:2181,h3:2181/locks"
 
+// securePort is the port of TLS where none is named: there is none that all use, and this is
+// the one of ZooKeeper's own guide.
+const securePort = 2281
+
 func init() {
-	driver.Register(driver.Scheme{
-		Name: "zk", Example: example, Open: openURL,
-		Capabilities: capabilitiesOf(DefaultSessionTimeout, ""),
-	})
+	for name, example := range map[string]string{"zk": example, "zks": "zks://h1:2281,h2:2281,h3:2281/locks?ca=/etc/zookeeper/ca.pem"} {
+		driver.Register(driver.Scheme{
+			Name: name, Example: example, Open: openURL,
+			Capabilities: capabilitiesOf(DefaultSessionTimeout, ""),
+		})
+	}
 }
 
 // Open returns an engine on the ensemble that rawURL names, with a session of its own, once
@@ -26,14 +33,17 @@ func init() {
 //
 //	zk://user:password@h1:2181,h2:2181,h3:2181/path/of/locks
 //
-// The path is Config.Root: what Curator's users have as the chroot of their connection string
-// and the path before the lock's name. User and password are those of digest authentication.
-// Further fields of cfg may be given as parameters: recipe (mutex or read-write),
-// session-timeout, timeout. A URL comes before cfg. ctx bounds the opening only.
+// and the same with zks for TLS. The port is 2181 where none is named, 2281 for TLS. The path
+// is Config.Root: what Curator's users have as the chroot of their connection string and the
+// path before the lock's name. User and password are those of digest authentication.
+// Parameters:
 //
-// There is no way to open an engine on a connection that the program has already: the client
-// library tells neither how long its session lasts nor when it moves to another, and both
-// decide how long a lease may be relied on.
+//   - recipe (mutex or read-write), session-timeout and timeout are fields of cfg;
+//   - ca names a file with the authorities to trust, in place of the system's; cert and key
+//     name the files of a certificate to show; insecure=on turns the check of the servers'
+//     certificates off. They are for zks only, and may not be given beside Config.TLS.
+//
+// A URL comes before cfg. ctx bounds the opening only.
 func Open(ctx context.Context, rawURL string, cfg Config) (*Engine, error) {
 	u, err := url.Parse(rawURL)
 	if err != nil {
@@ -55,6 +65,45 @@ func open(ctx context.Context, u *url.URL, cfg Config) (*Engine, error) {
 	if err != nil {
 		return nil, err
 	}
+	return connect(ctx, servers, cfg)
+}
+
+// New returns an engine on the ensemble of those servers, host:port each, with a session of its
+// own, once that is established. ctx bounds the opening only.
+//
+// There is no engine on a connection that the program has already: the client library tells
+// neither how long its session lasts nor when it moves to another, and both decide how long a
+// lease may be relied on. What such a connection was made with, New takes as Config.TLS,
+// Config.Dialer, Config.User and Config.ACL. To the servers it is one more connection and one
+// more session.
+func New(ctx context.Context, servers []string, cfg Config) (*Engine, error) {
+	var errs []error
+	if len(servers) == 0 {
+		errs = append(errs, errors.New("servers are missing: name them as host:port"))
+	}
+	port := zk.DefaultPort
+	if cfg.TLS != nil {
+		port = securePort
+	}
+	addrs := make([]string, len(servers))
+	for i, server := range servers {
+		fail := func(format string, args ...any) {
+			errs = append(errs, fmt.Errorf("servers[%d]: "+format, append([]any{i}, args...)...))
+		}
+		if addrs[i] = address(server, port, fail); server == "" {
+			fail("it is empty: write host:port")
+		}
+	}
+	cfg = cfg.withDefaults()
+	errs = append(errs, cfg.validate())
+	if err := errors.Join(errs...); err != nil {
+		return nil, driver.Fail(driver.Invalid, err)
+	}
+	return connect(ctx, addrs, cfg)
+}
+
+// connect returns an engine as cfg says, which is complete and valid.
+func connect(ctx context.Context, servers []string, cfg Config) (*Engine, error) {
 	e := newEngine(cfg)
 	if err := e.session.connect(servers, cfg.SessionTimeout); err != nil {
 		return nil, driver.Failf(driver.Unavailable, "%s: %w", strings.Join(servers, ","), err)
@@ -70,7 +119,15 @@ func open(ctx context.Context, u *url.URL, cfg Config) (*Engine, error) {
 func readURL(u *url.URL, cfg *Config) (servers []string, err error) {
 	var errs []error
 	fail := func(format string, args ...any) { errs = append(errs, fmt.Errorf("URL: "+format, args...)) }
-	if u.Scheme != "zk" {
+	port := zk.DefaultPort
+	switch u.Scheme {
+	case "zk":
+		if cfg.TLS != nil {
+			fail("its scheme is zk, and Config.TLS is set: write zks")
+		}
+	case "zks":
+		port = securePort
+	default:
 		fail("its scheme is %.16q: write %s", u.Scheme, example)
 	}
 	if u.Opaque != "" || u.Fragment != "" {
@@ -81,12 +138,15 @@ func readURL(u *url.URL, cfg *Config) (servers []string, err error) {
 		cfg.Password, _ = u.User.Password()
 	}
 	for host := range strings.SplitSeq(u.Host, ",") {
-		servers = append(servers, address(host, fail))
+		servers = append(servers, address(host, port, fail))
 	}
 	if path := strings.TrimSuffix(u.Path, "/"); path != "" {
 		cfg.Root = path
 	}
 	s := driver.NewSettings(u)
+	if u.Scheme == "zks" && cfg.TLS == nil {
+		cfg.TLS = urltls.Read(s, fail)
+	}
 	switch recipe := s.String("recipe", ""); recipe {
 	case "":
 	case "mutex":
@@ -106,16 +166,16 @@ func readURL(u *url.URL, cfg *Config) (servers []string, err error) {
 	return servers, nil
 }
 
-// address returns host with the usual port where it has none.
-func address(host string, fail func(string, ...any)) string {
+// address returns host with a port where it has none.
+func address(host string, usual int, fail func(string, ...any)) string {
 	u := url.URL{Host: host}
 	switch port := u.Port(); {
 	case host == "":
-		return "127.0.0.1:2181"
+		return "127.0.0.1:" + strconv.Itoa(usual)
 	case u.Hostname() == "":
 		fail("a host is empty: write a name or an address before the port")
 	case port == "":
-		return strings.TrimSuffix(host, ":") + ":" + strconv.Itoa(zk.DefaultPort)
+		return strings.TrimSuffix(host, ":") + ":" + strconv.Itoa(usual)
 	default:
 		if n, err := strconv.Atoi(port); err != nil || n < 1 || n > 65535 {
 			fail("port %.10q is not 1 to 65535", port)

@@ -69,6 +69,7 @@ var onOneServer = map[string]func(*testing.T, *testserver.ZooKeeperServer){
 
 // TestOneServer runs it on one server that all share.
 func TestOneServer(t *testing.T) {
+	t.Parallel()
 	s := testserver.ZooKeeper(t, testserver.ZooKeeperOptions{
 		Properties: []string{"znode.container.checkIntervalMs=1000"}, // a minute by default
 	})

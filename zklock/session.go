@@ -19,7 +19,8 @@ import (
 // was carried out in that session.
 type session struct {
 	conn    *zk.Conn
-	limit   time.Duration        // of a connection that owes an answer
+	limit   time.Duration // of a connection that owes an answer
+	reach   func(server string) (net.Conn, error)
 	expired func(session int64)  // is called when a session is known to be over
 	calls   sync.WaitGroup       // of the library, under way
 	watched func() (watches int) // how many watches the library may have to set anew
@@ -69,19 +70,19 @@ func (s *session) update(f func()) {
 	s.changed = make(chan struct{})
 }
 
-func (s *session) dial(network, address string, _ time.Duration) (net.Conn, error) {
+func (s *session) dial(_, address string, _ time.Duration) (net.Conn, error) {
 	s.mu.Lock()
 	closed := s.closed
 	s.mu.Unlock()
 	if closed {
 		return nil, net.ErrClosed
 	}
-	c, err := net.DialTimeout(network, address, s.limit)
+	c, err := s.reach(address)
 	if err != nil {
-		s.update(func() { s.cause = err })
+		s.failed(err)
 		return nil, err
 	}
-	w := newWire(c, s, s.limit)
+	w := newWire(c, s, address)
 	s.update(func() {
 		if s.wire != nil {
 			s.wire.Close() // of a session that is over, the library leaves it to the server
@@ -93,6 +94,9 @@ func (s *session) dial(network, address string, _ time.Duration) (net.Conn, erro
 	})
 	return w, nil
 }
+
+// failed is told why a connection could not be made.
+func (s *session) failed(err error) { s.update(func() { s.cause = err }) }
 
 // greeted is told how a server answered the greeting on w: with the session, or 0 where it is
 // over.

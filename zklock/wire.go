@@ -3,6 +3,7 @@ package zklock
 import (
 	"bufio"
 	"encoding/binary"
+	"fmt"
 	"net"
 	"sync"
 	"time"
@@ -36,7 +37,7 @@ type creation struct {
 type wire struct {
 	net.Conn
 	session *session
-	limit   time.Duration
+	server  string
 	reader  *bufio.Reader
 	left    int // bytes of the frame under way that the library has not read; of its reader only
 
@@ -50,12 +51,12 @@ type wire struct {
 // frameRoom is more than the part of any frame that a wire looks at: a header and a path.
 const frameRoom = 16 << 10
 
-func newWire(c net.Conn, s *session, limit time.Duration) *wire {
+func newWire(c net.Conn, s *session, server string) *wire {
 	w := &wire{
-		Conn: c, session: s, limit: limit,
+		Conn: c, session: s, server: server,
 		reader: bufio.NewReaderSize(c, frameRoom), creations: make(map[int32]*creation),
 	}
-	_ = c.SetDeadline(time.Now().Add(limit)) // of the greeting; a failure shows at the next read
+	_ = c.SetDeadline(time.Now().Add(s.limit)) // of the greeting; a failure shows at the next read
 	return w
 }
 
@@ -83,7 +84,7 @@ func (w *wire) leaving(p []byte) (setWatches bool) {
 		return false
 	}
 	if w.owed++; w.owed == 1 {
-		_ = w.Conn.SetDeadline(time.Now().Add(w.limit))
+		_ = w.Conn.SetDeadline(time.Now().Add(w.session.limit))
 	}
 	if len(p) < 12 {
 		return false
@@ -106,12 +107,12 @@ func (w *wire) Read(p []byte) (int, error) {
 	if w.left == 0 {
 		head, err := w.reader.Peek(4)
 		if err != nil {
-			return 0, err
+			return 0, w.ended(err)
 		}
 		size := int(binary.BigEndian.Uint32(head))
 		frame, err := w.reader.Peek(4 + min(size, 16))
 		if err != nil {
-			return 0, err
+			return 0, w.ended(err)
 		}
 		w.arrived(frame[4:])
 		w.left = 4 + size
@@ -119,6 +120,17 @@ func (w *wire) Read(p []byte) (int, error) {
 	n, err := w.reader.Read(p[:min(len(p), w.left)])
 	w.left -= n
 	return n, err
+}
+
+// ended notes why a connection ended that never was of use, and returns that.
+func (w *wire) ended(err error) error {
+	w.mu.Lock()
+	greeted := w.greeted
+	w.mu.Unlock()
+	if !greeted {
+		w.session.failed(fmt.Errorf("%s did not greet: does either side expect TLS, or a certificate of the other? %w", w.server, err))
+	}
+	return err
 }
 
 // arrived looks at the first 16 bytes of an answer.
@@ -148,7 +160,7 @@ func (w *wire) arrived(head []byte) {
 	// counting its time from now on errs on the patient side.
 	w.owed--
 	if w.owed > 0 {
-		_ = w.Conn.SetDeadline(time.Now().Add(w.limit))
+		_ = w.Conn.SetDeadline(time.Now().Add(w.session.limit))
 	} else {
 		_ = w.Conn.SetDeadline(time.Time{})
 	}
