@@ -5,6 +5,7 @@ import (
 	"crypto/rand"
 	"errors"
 	"fmt"
+	"net"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -123,12 +124,32 @@ type lab struct {
 func newLab(t *testing.T, addr string, cfg zklock.Config) *lab {
 	t.Helper()
 	cfg.Root = root()
-	conn, _, err := zk.Connect(strings.Split(addr, ","), 2*time.Second, zk.WithLogInfo(false), zk.WithLogger(quiet{}))
+	conn, _, err := zk.Connect(strings.Split(addr, ","), 2*time.Second,
+		zk.WithLogInfo(false), zk.WithLogger(quiet{}), zk.WithDialer(dialHasty))
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(conn.Close)
 	return &lab{T: t, server: addr, cfg: cfg, admin: conn}
+}
+
+// hasty is a connection that gives up a server which is frozen. The library waits for its
+// greeting ten times as long as for anything else.
+type hasty struct{ net.Conn }
+
+func dialHasty(network, address string, limit time.Duration) (net.Conn, error) {
+	c, err := net.DialTimeout(network, address, limit)
+	if err != nil {
+		return nil, err
+	}
+	return hasty{c}, nil
+}
+
+func (c hasty) SetReadDeadline(t time.Time) error {
+	if most := time.Now().Add(2 * time.Second); t.After(most) {
+		t = most
+	}
+	return c.Conn.SetReadDeadline(t)
 }
 
 type quiet struct{}

@@ -22,7 +22,7 @@ const xidEvent = -1
 // things to itself that a lock needs: when the request has left, so that another one can be
 // sent right behind it, and the transaction that carried it out, which is the node's czxid.
 type creation struct {
-	written chan struct{} // closed when the request is on its way
+	written chan struct{} // closed when the request is on its way, or is held back for the next
 	zxid    int64         // of the answer; to be read once the library's call has returned
 }
 
@@ -41,6 +41,10 @@ type wire struct {
 	reader  *bufio.Reader
 	left    int // bytes of the frame under way that the library has not read; of its reader only
 
+	out  sync.Mutex  // guards what is written
+	held []byte      // creations that go out together with the request behind them
+	late *time.Timer // sends them where none comes
+
 	mu        sync.Mutex
 	greeted   bool // the answer to the greeting came
 	sent      bool // the greeting was sent
@@ -56,6 +60,7 @@ func newWire(c net.Conn, s *session, server string) *wire {
 		Conn: c, session: s, server: server,
 		reader: bufio.NewReaderSize(c, frameRoom), creations: make(map[int32]*creation),
 	}
+	w.late = time.AfterFunc(holdMost, w.flush) // finds nothing, the first time
 	_ = c.SetDeadline(time.Now().Add(s.limit)) // of the greeting; a failure shows at the next read
 	return w
 }
@@ -65,29 +70,66 @@ func (w *wire) SetDeadline(time.Time) error      { return nil }
 func (w *wire) SetReadDeadline(time.Time) error  { return nil }
 func (w *wire) SetWriteDeadline(time.Time) error { return nil }
 
-// Write sends one request: the library writes each as a whole.
+// holdMost bounds how long a creation is held back. The request behind it follows within
+// microseconds, unless its caller has gone.
+const holdMost = time.Millisecond
+
+// Write sends one request: the library writes each as a whole. A creation and the request that
+// follows it go out as one, which spares both sides a wake-up.
 func (w *wire) Write(p []byte) (int, error) {
-	setWatches := w.leaving(p)
-	n, err := w.Conn.Write(p)
-	if setWatches && err == nil {
+	hold, setWatches := w.leaving(p)
+	w.out.Lock()
+	defer w.out.Unlock()
+	if hold {
+		if len(w.held) == 0 {
+			w.late.Reset(holdMost)
+		}
+		w.held = append(w.held, p...) // the library uses p again
+		return len(p), nil
+	}
+	if err := w.send(p); err != nil {
+		return 0, err
+	}
+	if setWatches {
 		w.session.watchesSet(w)
 	}
-	return n, err
+	return len(p), nil
 }
 
-// leaving looks at a request that is about to be sent, and says whether it renews the watches.
-func (w *wire) leaving(p []byte) (setWatches bool) {
+// send writes a request, behind what is held back. w.out is locked.
+func (w *wire) send(p []byte) error {
+	if len(w.held) > 0 {
+		w.late.Stop()
+		p = append(w.held, p...)
+		w.held = p[:0]
+	}
+	_, err := w.Conn.Write(p)
+	return err
+}
+
+// flush sends a creation that nothing has followed.
+func (w *wire) flush() {
+	w.out.Lock()
+	defer w.out.Unlock()
+	if len(w.held) > 0 && w.send(nil) != nil {
+		_ = w.Conn.Close() // which the library notices
+	}
+}
+
+// leaving looks at a request that is about to be sent, and says whether it has to be held back
+// for the one behind it, and whether it renews the watches.
+func (w *wire) leaving(p []byte) (hold, setWatches bool) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if !w.sent {
 		w.sent = true
-		return false
+		return false, false
 	}
 	if w.owed++; w.owed == 1 {
 		_ = w.Conn.SetDeadline(time.Now().Add(w.session.limit))
 	}
 	if len(p) < 12 {
-		return false
+		return false, false
 	}
 	xid, op := int32(binary.BigEndian.Uint32(p[4:])), binary.BigEndian.Uint32(p[8:])
 	if op == opCreate && len(p) >= 16 {
@@ -95,10 +137,11 @@ func (w *wire) leaving(p []byte) (setWatches bool) {
 			if c := w.session.creationOf(string(p[16:end])); c != nil {
 				w.creations[xid] = c
 				close(c.written)
+				hold = true
 			}
 		}
 	}
-	return op == opSetWatches
+	return hold, op == opSetWatches
 }
 
 // Read hands out frames. Only one goroutine reads at a time: first the one that greets, then
