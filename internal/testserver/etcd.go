@@ -146,7 +146,12 @@ func (c *EtcdCluster) launch() error {
 		if err := m.awaitReady(); err != nil {
 			return err
 		}
-		s, err := m.status()
+		_, exited := m.proc.running()
+		var s status
+		err := poll(exited, func() (err error) {
+			s, err = m.status()
+			return err
+		})
 		if err != nil {
 			return err
 		}
