@@ -99,6 +99,7 @@ func (e *Engine) createAndLook(ctx context.Context, p *place, guid string, c cre
 			return r.err
 		}
 	case <-ctx.Done():
+		e.session.unfollowed(prefix)
 		return e.giveBack(ctx, created, c.dir, guid)
 	}
 	looked := start(&e.session, func(conn *zk.Conn) ([]string, error) {

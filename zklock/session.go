@@ -210,6 +210,19 @@ func (s *session) creationOf(path string) *creation {
 	return c
 }
 
+// unfollowed is for a creation of that path which nothing will follow: it is not held back, or
+// not any more. Whether it is held back is decided under the lock that flush takes, so it
+// either has not been by now, and will not be, or is sent here.
+func (s *session) unfollowed(path string) {
+	s.creationOf(path)
+	s.mu.Lock()
+	w := s.wire
+	s.mu.Unlock()
+	if w != nil {
+		w.flush()
+	}
+}
+
 // close ends the session, and the library's calls with it. The servers are told, where there is
 // a connection.
 func (s *session) close() {

@@ -41,9 +41,8 @@ type wire struct {
 	reader  *bufio.Reader
 	left    int // bytes of the frame under way that the library has not read; of its reader only
 
-	out  sync.Mutex  // guards what is written
-	held []byte      // creations that go out together with the request behind them
-	late *time.Timer // sends them where none comes
+	out  sync.Mutex // guards what is written
+	held []byte     // a creation that goes out together with the request behind it
 
 	mu        sync.Mutex
 	greeted   bool // the answer to the greeting came
@@ -60,7 +59,6 @@ func newWire(c net.Conn, s *session, server string) *wire {
 		Conn: c, session: s, server: server,
 		reader: bufio.NewReaderSize(c, frameRoom), creations: make(map[int32]*creation),
 	}
-	w.late = time.AfterFunc(holdMost, w.flush) // finds nothing, the first time
 	_ = c.SetDeadline(time.Now().Add(s.limit)) // of the greeting; a failure shows at the next read
 	return w
 }
@@ -70,20 +68,13 @@ func (w *wire) SetDeadline(time.Time) error      { return nil }
 func (w *wire) SetReadDeadline(time.Time) error  { return nil }
 func (w *wire) SetWriteDeadline(time.Time) error { return nil }
 
-// holdMost bounds how long a creation is held back. The request behind it follows within
-// microseconds, unless its caller has gone.
-const holdMost = time.Millisecond
-
-// Write sends one request: the library writes each as a whole. A creation and the request that
-// follows it go out as one, which spares both sides a wake-up.
+// Write sends one request: the library writes each as a whole. A creation of a caller who is
+// alone goes out together with the request that follows it, which spares both sides a wake-up.
 func (w *wire) Write(p []byte) (int, error) {
-	hold, setWatches := w.leaving(p)
 	w.out.Lock()
 	defer w.out.Unlock()
+	hold, setWatches := w.leaving(p)
 	if hold {
-		if len(w.held) == 0 {
-			w.late.Reset(holdMost)
-		}
 		w.held = append(w.held, p...) // the library uses p again
 		return len(p), nil
 	}
@@ -99,7 +90,6 @@ func (w *wire) Write(p []byte) (int, error) {
 // send writes a request, behind what is held back. w.out is locked.
 func (w *wire) send(p []byte) error {
 	if len(w.held) > 0 {
-		w.late.Stop()
 		p = append(w.held, p...)
 		w.held = p[:0]
 	}
@@ -107,7 +97,7 @@ func (w *wire) send(p []byte) error {
 	return err
 }
 
-// flush sends a creation that nothing has followed.
+// flush sends a creation that nothing will follow.
 func (w *wire) flush() {
 	w.out.Lock()
 	defer w.out.Unlock()
@@ -137,7 +127,7 @@ func (w *wire) leaving(p []byte) (hold, setWatches bool) {
 			if c := w.session.creationOf(string(p[16:end])); c != nil {
 				w.creations[xid] = c
 				close(c.written)
-				hold = true
+				hold = w.owed == 1 // others would wait for it, and lose more than is won
 			}
 		}
 	}

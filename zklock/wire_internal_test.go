@@ -35,46 +35,63 @@ func frame(xid, op uint32, path string) []byte {
 	return append(binary.BigEndian.AppendUint32(p, uint32(len(path))), path...)
 }
 
-// TestCreationGoesWithWhatFollows: in one write, in their order; and where nothing follows,
-// alone and soon.
+// TestCreationGoesWithWhatFollows: in one write, in their order; alone where nothing follows or
+// others are under way.
 func TestCreationGoesWithWhatFollows(t *testing.T) {
 	const opChildren = 12
 	s := &session{limit: time.Minute, creations: make(map[string]*creation)}
 	conn := recorded{writes: make(chan string, 10)}
 	w := newWire(conn, s, "server")
+	w.greeted = true
 	write := func(p []byte) {
 		t.Helper()
 		if n, err := w.Write(p); n != len(p) || err != nil {
 			t.Fatalf("Write: %d, %v", n, err)
 		}
 	}
-	write([]byte("greeting"))
-	conn.next(t)
-	for xid := uint32(1); xid < 100; xid += 3 {
-		a, b := s.expect("/a"), s.expect("/b")
-		first, second, third := frame(xid, opCreate, "/a"), frame(xid+1, opCreate, "/b"), frame(xid+2, opChildren, "/")
-		write(first)
-		<-a.written
-		write(second)
-		<-b.written
-		write(third)
-		sent := conn.next(t)
-		for len(sent) < len(first)+len(second)+len(third) { // on a machine that was away for long
-			sent += conn.next(t)
-		}
-		if want := string(first) + string(second) + string(third); sent != want {
+	sends := func(want []byte) {
+		t.Helper()
+		if sent := conn.next(t); sent != string(want) {
 			t.Fatalf("%q is sent, want %q", sent, want)
 		}
 	}
+	answer := func(xids ...uint32) {
+		for _, xid := range xids {
+			w.arrived(binary.BigEndian.AppendUint32(make([]byte, 0, 16), xid)[:16])
+		}
+	}
+	write([]byte("greeting"))
+	sends([]byte("greeting"))
+	for xid := uint32(1); xid < 10; xid += 2 {
+		a := s.expect("/a")
+		first, second := frame(xid, opCreate, "/a"), frame(xid+1, opChildren, "/")
+		write(first)
+		<-a.written
+		write(second)
+		sends(append(first, second...))
+		answer(xid, xid+1)
+	}
+
+	s.wire = w
 	s.expect("/a")
-	alone := frame(100, opCreate, "/a")
-	write(alone)
-	if sent := conn.next(t); sent != string(alone) {
-		t.Fatalf("%q is sent, want %q", sent, alone)
+	write(frame(100, opCreate, "/a"))
+	if len(conn.writes) != 0 {
+		t.Error("a creation is not held back")
 	}
-	other := frame(101, opCreate, "/of/others")
-	write(other)
-	if sent := conn.next(t); sent != string(other) {
-		t.Fatalf("%q is sent, want %q", sent, other)
+	s.unfollowed("/a")
+	sends(frame(100, opCreate, "/a"))
+	answer(100)
+	s.expect("/a")
+	s.unfollowed("/a")
+	write(frame(101, opCreate, "/a"))
+	if len(conn.writes) != 1 {
+		t.Error("a creation is held back that its caller has given up")
 	}
+	sends(frame(101, opCreate, "/a"))
+	s.expect("/b")
+	write(frame(102, opCreate, "/b"))
+	if len(conn.writes) != 1 {
+		t.Error("a creation is held back though an answer is outstanding")
+	}
+	sends(frame(102, opCreate, "/b"))
 }
