@@ -186,14 +186,30 @@ func (e *Engine) background(f func()) bool {
 // bound returns the context for one exchange with the cluster. It carries the values of ctx
 // and ends a moment after ctx does, so that the outcome of what was sent is known as a rule.
 func (e *Engine) bound(ctx context.Context) (context.Context, context.CancelFunc) {
-	bounded, cancel := context.WithTimeout(context.WithoutCancel(ctx), e.cfg.Timeout)
+	bounded, cancel := context.WithTimeout(exchange{e.life, ctx}, e.cfg.Timeout)
+	if ctx.Done() == nil {
+		return bounded, cancel
+	}
 	gone := context.AfterFunc(ctx, func() { time.AfterFunc(grace, cancel) })
-	ended := context.AfterFunc(e.life, cancel)
 	return bounded, func() {
 		gone()
-		ended()
 		cancel()
 	}
+}
+
+// exchange ends with the life of the engine and has the values of a caller. What the life has
+// for a value of its own is how package context finds it, which spares it a goroutine.
+type exchange struct {
+	context.Context
+	caller context.Context
+}
+
+// Value implements context.Context.
+func (x exchange) Value(key any) any {
+	if v := x.Context.Value(key); v != nil {
+		return v
+	}
+	return x.caller.Value(key)
 }
 
 // patience is bound for what has to be cleaned up after a caller whose context may have ended.

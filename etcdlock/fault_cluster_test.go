@@ -16,6 +16,7 @@ var threeMembers = testserver.EtcdOptions{Members: 3, Current: true}
 func TestFaultLeaderKilled(t *testing.T) {
 	const ttl = 6 * time.Second
 	l := newLab(t, threeMembers)
+	l.timeout = whileElecting
 	look := l.engine(l.cluster.Addrs()...)
 	began := time.Now()
 	lease := l.lock(l.process(ttl), "name")
@@ -38,6 +39,7 @@ func TestFaultLeaderKilled(t *testing.T) {
 func TestFaultHolderInMinority(t *testing.T) {
 	const ttl = 5 * time.Second // a waiter outlives the election of a leader for as long
 	l := newLab(t, threeMembers)
+	l.timeout = whileElecting
 	leader := l.cluster.Leader()
 	var majority []string
 	for _, m := range l.cluster.Members() {
@@ -66,6 +68,7 @@ func TestFaultHolderInMinority(t *testing.T) {
 func TestFaultRestart(t *testing.T) {
 	const ttl = 10 * time.Second
 	l := newLab(t, threeMembers)
+	l.timeout = whileElecting
 	look := l.engine(l.cluster.Addrs()...)
 	began := time.Now()
 	lease := l.lock(l.process(ttl), "name")

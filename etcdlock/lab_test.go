@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/rand"
 	"errors"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -22,12 +23,17 @@ const labPatience = 60 * time.Second
 type lab struct {
 	*testing.T
 	cluster *testserver.EtcdCluster
+	timeout time.Duration // of the engines' exchanges; 0 for the default
 }
 
 func newLab(t *testing.T, options testserver.EtcdOptions) *lab {
 	t.Parallel()
-	return &lab{t, testserver.Etcd(t, options)}
+	return &lab{T: t, cluster: testserver.Etcd(t, options)}
 }
+
+// whileElecting is the timeout of exchanges that have to outlast an election: much longer than
+// the default, for machines on which one takes long.
+const whileElecting = 20 * time.Second
 
 func (l *lab) patience() context.Context {
 	ctx, cancel := context.WithTimeout(context.Background(), labPatience)
@@ -49,7 +55,7 @@ func (l *lab) raw(addrs ...string) *clientv3.Client {
 // engine returns an engine on those addresses, as a process has one.
 func (l *lab) engine(addrs ...string) *etcdlock.Engine {
 	l.Helper()
-	e, err := etcdlock.New(l.raw(addrs...), etcdlock.Config{})
+	e, err := etcdlock.New(l.raw(addrs...), etcdlock.Config{Timeout: l.timeout})
 	if err != nil {
 		l.Fatal(err)
 	}
@@ -76,13 +82,20 @@ func (l *lab) client(e *etcdlock.Engine, ttl time.Duration) *holdfast.Client {
 	return c
 }
 
+// lock takes a lock that is free or about to be. A machine so busy that the cluster does not
+// answer in time is no reason to give up.
 func (l *lab) lock(c *holdfast.Client, name string) *holdfast.Lease {
 	l.Helper()
-	lease, err := c.Mutex(name).Lock(l.patience())
-	if err != nil {
-		l.Fatalf("lock %s: %v", name, err)
+	ctx := l.patience()
+	for {
+		lease, err := c.Mutex(name).Lock(ctx)
+		if err == nil {
+			return lease
+		}
+		if ctx.Err() != nil || !errors.Is(err, holdfast.ErrUnavailable) {
+			l.Fatalf("lock %s: %v", name, err)
+		}
 	}
-	return lease
 }
 
 func (l *lab) unlock(lease *holdfast.Lease) {
@@ -119,17 +132,25 @@ type waiter struct {
 	err   error
 }
 
-// waiter starts a call and returns when it waits.
+// waiter starts a call and returns when it waits. Until then it may be told that the cluster
+// is unavailable, and asks again.
 func (l *lab) waiter(c *holdfast.Client, e *etcdlock.Engine, name string) *waiter {
 	l.Helper()
 	w := &waiter{l: l, done: make(chan struct{})}
 	ctx := l.patience()
 	before := l.waiting(e, name)
+	var waits atomic.Bool
 	go func() {
 		defer close(w.done)
-		w.lease, w.err = c.Mutex(name).Lock(ctx)
+		for {
+			w.lease, w.err = c.Mutex(name).Lock(ctx)
+			if waits.Load() || ctx.Err() != nil || !errors.Is(w.err, holdfast.ErrUnavailable) {
+				return
+			}
+		}
 	}()
-	l.eventually("it waits", func() bool { return l.waiting(e, name) > before })
+	l.eventually("it waits", func() bool { return l.waiting(e, name) > max(0, before) })
+	waits.Store(true)
 	return w
 }
 

@@ -261,6 +261,8 @@ func finds(t *testing.T, e *etcdlock.Engine, level driver.Level, subject, says s
 func TestDiagnose(t *testing.T) {
 	l := newLab(t, threeMembers)
 	members := l.cluster.Members()
+	hasty := l.engine(members[0].Addr())
+	l.timeout = whileElecting
 	e := l.engine(members[0].Addr())
 	finds(t, e, driver.LevelOK, "members", "1 more may fail")
 	finds(t, e, driver.LevelOK, "permissions", "")
@@ -274,7 +276,7 @@ func TestDiagnose(t *testing.T) {
 	l.cluster.Leader() // it may have been the one
 	finds(t, e, driver.LevelWarning, "members", "2 of 3")
 	members[1].Kill()
-	_, err = e.Diagnose(l.patience(), time.Second)
+	_, err = hasty.Diagnose(l.patience(), time.Second)
 	var d *driver.Error
 	if !errors.As(err, &d) || d.Kind != driver.Unavailable {
 		t.Errorf("without a majority: %v", err)

@@ -27,7 +27,7 @@ func TestCoordination(t *testing.T) {
 	l := newLab(t, testserver.EtcdOptions{})
 	coordtest.Run(t, coordtest.Harness{
 		Open: func(t *testing.T) *holdfast.Client {
-			sub := &lab{t, l.cluster}
+			sub := &lab{T: t, cluster: l.cluster}
 			e, err := etcdlock.New(sub.raw(l.cluster.Addrs()...), etcdlock.Config{Timeout: 20 * time.Second})
 			if err != nil {
 				t.Fatal(err)
@@ -54,7 +54,7 @@ func TestValues(t *testing.T) {
 		{"Foreign", (*lab).testForeignValue},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			sub := &lab{t, l.cluster}
+			sub := &lab{T: t, cluster: l.cluster}
 			c.f(sub)
 			if _, err := sub.raw(l.cluster.Addrs()...).Delete(sub.patience(), "", clientv3.WithPrefix()); err != nil {
 				t.Fatal(err)
@@ -354,7 +354,8 @@ func first(resp *clientv3.GetResponse) []byte {
 func TestFaultCountOverLeaderKilled(t *testing.T) {
 	const users, more = 8, 20
 	l := newLab(t, threeMembers)
-	ctx, cancel := context.WithTimeout(context.Background(), labPatience)
+	l.timeout = whileElecting
+	ctx, cancel := context.WithTimeout(context.Background(), 2*labPatience)
 	defer cancel()
 	var done, unknown atomic.Int64
 	var versions sync.Map
