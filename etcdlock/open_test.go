@@ -203,7 +203,7 @@ func TestPermissions(t *testing.T) {
 		t.Errorf("break: %v", err)
 	}
 	l.ends(lease)
-	finds(t, e, driver.LevelOK, "permissions", "")
+	l.finds(e, driver.LevelOK, "permissions", "")
 
 	_, err = open("app", "hunter3")
 	wantError(t, err, driver.Unavailable, driver.NotApplied, "password")
@@ -219,7 +219,7 @@ func TestPermissions(t *testing.T) {
 	defer nobody.Close()
 	_, err = nobody.Acquire(ctx, driver.Request{Name: "name", Mode: driver.Exclusive, TTL: time.Second, Token: newToken(), Span: 1, Wait: true})
 	wantError(t, err, driver.Unavailable, driver.NotApplied, "permission denied", "Engine.Permissions")
-	finds(t, nobody, driver.LevelProblem, "permissions", "grant-permission")
+	l.finds(nobody, driver.LevelProblem, "permissions", "grant-permission")
 }
 
 // login returns a client of that user.
@@ -243,47 +243,50 @@ func (l *lab) run(words []string) {
 	}
 }
 
-// finds fails unless there is a finding of that level and subject that says so.
-func finds(t *testing.T, e *etcdlock.Engine, level driver.Level, subject, says string) {
-	t.Helper()
-	d, err := e.Diagnose(t.Context(), 10*time.Second)
-	if err != nil {
-		t.Fatalf("Diagnose: %v", err)
-	}
-	for _, f := range d.Findings {
-		if f.Level == level && f.Subject == subject && strings.Contains(f.Text+" "+f.Remedy, says) {
-			return
+// finds fails unless there is, soon, a finding of that level and subject that says so: what is
+// found while members elect is another matter.
+func (l *lab) finds(e *etcdlock.Engine, level driver.Level, subject, says string) {
+	l.Helper()
+	l.eventually(fmt.Sprintf("a finding %v %s that says %q", level, subject, says), func() bool {
+		d, err := e.Diagnose(l.patience(), 10*time.Second)
+		if err != nil {
+			l.Logf("Diagnose: %v", err)
+			return false
 		}
-	}
-	t.Errorf("no finding %v %s that says %q in %+v", level, subject, says, d)
+		for _, f := range d.Findings {
+			if f.Level == level && f.Subject == subject && strings.Contains(f.Text+" "+f.Remedy, says) {
+				return true
+			}
+		}
+		l.Logf("%+v", d)
+		return false
+	})
 }
 
 func TestDiagnose(t *testing.T) {
 	l := newLab(t, threeMembers)
 	members := l.cluster.Members()
-	hasty := l.engine(members[0].Addr())
-	l.timeout = whileElecting
 	e := l.engine(members[0].Addr())
-	finds(t, e, driver.LevelOK, "members", "1 more may fail")
-	finds(t, e, driver.LevelOK, "permissions", "")
-	finds(t, e, driver.LevelOK, "alarms", "none")
-	finds(t, e, driver.LevelNote, "safety", "majority")
+	l.finds(e, driver.LevelOK, "members", "1 more may fail")
+	l.finds(e, driver.LevelOK, "permissions", "")
+	l.finds(e, driver.LevelOK, "alarms", "none")
+	l.finds(e, driver.LevelNote, "safety", "majority")
 	resp, err := l.raw(members[0].Addr()).Get(l.patience(), "", clientv3.WithPrefix(), clientv3.WithCountOnly())
 	if err != nil || resp.Count != 0 {
 		t.Errorf("it left %d keys behind: %v", resp.Count, err)
 	}
 	members[2].Kill()
 	l.cluster.Leader() // it may have been the one
-	finds(t, e, driver.LevelWarning, "members", "2 of 3")
+	l.finds(e, driver.LevelWarning, "members", "2 of 3")
 	members[1].Kill()
-	_, err = hasty.Diagnose(l.patience(), time.Second)
+	_, err = e.Diagnose(l.patience(), time.Second)
 	var d *driver.Error
 	if !errors.As(err, &d) || d.Kind != driver.Unavailable {
 		t.Errorf("without a majority: %v", err)
 	}
 	single := newSingle(l)
-	finds(t, single, driver.LevelWarning, "members", "there is one")
-	finds(t, single, driver.LevelNote, "version", "3.4")
+	l.finds(single, driver.LevelWarning, "members", "there is one")
+	l.finds(single, driver.LevelNote, "version", "3.4")
 }
 
 // newSingle returns an engine on a member of its own.
