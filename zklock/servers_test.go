@@ -47,6 +47,7 @@ var onOneServer = map[string]func(*testing.T, *testserver.ZooKeeperServer){
 	"NoPermission":           testNoPermission,
 	"Digest":                 testDigest,
 	"ForeignNodes":           testForeignNodes,
+	"LibraryLock":            testLibraryLock,
 	"NodeDeletedByHand":      testNodeDeletedByHand,
 	"WaitingNodeDeleted":     testWaitingNodeDeleted,
 	"Layout":                 testLayout,
