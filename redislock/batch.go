@@ -16,6 +16,7 @@ type batch struct {
 	late     bool     // their call takes long
 	watch    *time.Timer
 	bySlot   []*request // the same, in a Cluster
+	sorted   []*request // the same, on a node of a quorum
 	known    string
 	now      int64
 	frames   []*frame
@@ -41,6 +42,7 @@ func (b *batch) frame(i int) *frame {
 func (b *batch) reset() {
 	clear(b.requests)
 	clear(b.bySlot)
+	clear(b.sorted)
 	clear(b.leaving)
 	b.requests, b.leaving = b.requests[:0], b.leaving[:0]
 	for _, f := range b.frames {

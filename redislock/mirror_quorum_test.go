@@ -40,13 +40,15 @@ return out`
 // nodeTwin is a real node of a quorum and its mirror.
 type nodeTwin struct {
 	twin
-	heal   string // SHA-1
+	plain  string // SHA-1
+	heal   string
 	node   model.QuorumNode
 	consts protocol.QuorumConstants
 	tries  []quorumTry
 	seen   map[string]int
 	epochs []string // that the node was in
 	words  int      // that were used
+	pushes []string // by the mirror in this step
 }
 
 // quorumTry is an attempt.
@@ -67,7 +69,8 @@ func newNodeTwin(t testing.TB, seed uint64) *nodeTwin {
 	w := &nodeTwin{seen: map[string]int{}}
 	w.t, w.conn, w.r = t, conn, rand.New(rand.NewPCG(seed, 0))
 	load := func(source string) string { return w.do("SCRIPT", "LOAD", source).(string) }
-	w.script, w.heal, w.dump = load(virtual+quorumScript().source), load(virtual+healScript().source), load(quorumDump)
+	w.script, w.plain = load(virtual+quorumScript().source), load(virtual+plainScript().source)
+	w.heal, w.dump = load(virtual+healScript().source), load(quorumDump)
 	return w
 }
 
@@ -77,7 +80,7 @@ func (w *nodeTwin) begin() {
 	w.log, w.epochs = w.log[:0], append(w.epochs[:0], "")
 	w.ears = map[string]bool{callers[0]: true}
 	w.consts = protocol.QuorumConstants{MaxTTL: 3*time.Second + time.Duration(w.r.IntN(100))*time.Millisecond, Nodes: 3, Group: "g 1"}
-	w.node = model.QuorumNode{Micros: 1_700_000_000_000_000 + w.r.Int64N(1e9), Term: "a0", Locks: make([]model.QuorumLock, 1+w.r.IntN(3))}
+	w.node = model.QuorumNode{Micros: 1_700_000_000_000_000 + w.r.Int64N(1e9), Term: "a0", Locks: make([]model.QuorumLock, 1+w.r.IntN(3)), Ahead: 10_000}
 	w.node.Listens = func(inbox string) bool { return w.ears[inbox] }
 	w.tries = w.tries[:0]
 	for i := range 6 {
@@ -197,6 +200,7 @@ func (w *nodeTwin) constants() protocol.QuorumConstants {
 // step makes one call of both and compares.
 func (w *nodeTwin) step() {
 	w.t.Helper()
+	w.pushes = w.pushes[:0]
 	seeded := w.node.Record.Set && w.node.Record.Term == w.node.Term && w.node.Record.Epoch[0] != '-'
 	if w.r.IntN(12) == 0 || !seeded && w.r.IntN(3) > 0 {
 		w.healStep()
@@ -226,14 +230,10 @@ func (w *nodeTwin) requestStep() {
 		call.Requests = append(call.Requests, w.request(k))
 	}
 	w.log = append(w.log, fmt.Sprintf("%d %s %+v", w.node.Micros, w.node.Term, call))
-	args := []string{"EVALSHA", w.script, strconv.Itoa(2 + len(asked)), "holdfast.node", "holdfast.top"}
-	tail := []string{call.Constants.String(), call.Epoch, call.Inbox}
-	for i := range call.Requests {
-		q := &call.Requests[i]
-		args = append(args, model.QuorumKey(q.Lock))
-		tail = append(tail, opOf(q), q.ID, strconv.FormatInt(q.TTL, 10))
+	if call.Requests, asked = w.plainly(call, asked); len(call.Requests) == 0 {
+		return
 	}
-	reply, err := w.conn.Do(append(args, tail...)...)
+	reply, err := w.conn.Do(argsOf(w.script, &call)...)
 	words := make([]model.QuorumWord, len(asked))
 	stored := w.node.Record.Constants
 	head, ok := w.node.Call(&call, words)
@@ -250,30 +250,84 @@ func (w *nodeTwin) requestStep() {
 		w.seen[want[:2]]++
 		return
 	}
-	w.compare(strs(reply), head, call.Requests, words)
-	for i, word := range words {
-		w.seen[string(call.Requests[i].Op)+" "+string(word.Kind)]++
-		if word.Kind == protocol.Granted {
-			asked[i].last = word.N + int64(word.Span) - 1
-		}
-	}
-	w.seen["push"] += len(w.node.Published)
-}
-
-// compare compares the replies, word by word, as the client reads them.
-func (w *nodeTwin) compare(got []string, head protocol.NodeHead, requests []model.QuorumRequest, words []model.QuorumWord) {
-	w.t.Helper()
-	w.log = append(w.log, fmt.Sprintf("    %q", got))
+	w.log = append(w.log, fmt.Sprintf("    %q", strs(reply)))
+	got := strs(reply)
 	h, all, err := protocol.ParseHead(got[0])
 	if err != nil || h != head {
 		w.t.Fatalf("the node says %+v (%v), the mirror %+v, at the end of\n%s", h, err, head, w.story())
 	}
-	k := 1
-	for i, text := range strings.Split(all, " ") {
+	w.compare("", strings.Split(all, " "), got[1:], call.Requests, words, asked)
+}
+
+func argsOf(script string, call *model.QuorumCall) []string {
+	args := []string{"EVALSHA", script, strconv.Itoa(2 + len(call.Requests)), "holdfast.node", "holdfast.top"}
+	tail := []string{call.Constants.String(), call.Epoch, call.Inbox}
+	for i := range call.Requests {
+		q := &call.Requests[i]
+		args = append(args, model.QuorumKey(q.Lock))
+		tail = append(tail, opOf(q), q.ID, strconv.FormatInt(q.TTL, 10))
+	}
+	return append(args, tail...)
+}
+
+// plainly makes the call of the script for plain cases, as a client does, and returns the
+// requests that it leaves. What it has done the mirror does too.
+func (w *nodeTwin) plainly(call model.QuorumCall, asked []*quorumTry) (left []model.QuorumRequest, of []*quorumTry) {
+	w.t.Helper()
+	var back, others []int
+	for i, q := range call.Requests {
+		switch q.Op {
+		case 'r', 'd':
+			back = append(back, i)
+		case 'x', 'X':
+			others = append(others, i)
+		default:
+			return call.Requests, asked
+		}
+	}
+	if w.node.Replica || w.r.IntN(4) == 0 {
+		return call.Requests, asked // nothing can be written; and the other script is compared as well
+	}
+	plain := call
+	plain.Requests = nil
+	var tries []*quorumTry
+	for _, i := range append(back, others...) {
+		plain.Requests, tries = append(plain.Requests, call.Requests[i]), append(tries, asked[i])
+	}
+	got := strs(w.do(argsOf(w.plain, &plain)...))
+	w.log = append(w.log, fmt.Sprintf("    plainly %q", got))
+	words := strings.Split(got[0], " ")
+	done, ended, all := plain, []*quorumTry(nil), []string(nil)
+	done.Requests = nil
+	for i, word := range words {
+		q := plain.Requests[i]
+		if word == "~" {
+			left, of = append(left, q), append(of, tries[i])
+			w.seen["plain "+string(q.Op)+" ~"]++
+		} else {
+			done.Requests, ended, all = append(done.Requests, q), append(ended, tries[i]), append(all, word)
+		}
+	}
+	if len(done.Requests) == 0 {
+		return left, of
+	}
+	expected := make([]model.QuorumWord, len(all))
+	if len(done.Requests) <= len(back) {
+		w.node.GiveBack(done.Requests, expected)
+	} else if _, ok := w.node.Call(&done, expected); !ok {
+		w.t.Fatalf("the mirror refused, at the end of\n%s", w.story())
+	}
+	w.compare("plain ", all, got[1:], done.Requests, expected, ended)
+	return left, of
+}
+
+// compare compares the replies, word by word, as the client reads them.
+func (w *nodeTwin) compare(how string, got, payloads []string, requests []model.QuorumRequest, words []model.QuorumWord, asked []*quorumTry) {
+	w.t.Helper()
+	for i, text := range got {
 		payload := ""
-		if strings.ContainsAny(text[:1], "hsb!?") && k < len(got) {
-			payload = got[k]
-			k++
+		if strings.ContainsAny(text[:1], "hsb!?") && len(payloads) > 0 {
+			payload, payloads = payloads[0], payloads[1:]
 		}
 		if text[0] == protocol.Failed {
 			payload = ""
@@ -282,7 +336,13 @@ func (w *nodeTwin) compare(got []string, head protocol.NodeHead, requests []mode
 		if a != words[i].Answer || payload != words[i].Payload {
 			w.t.Fatalf("the node answered %q %q, the mirror %+v, at the end of\n%s", text, payload, words[i], w.story())
 		}
+		w.seen[how+string(requests[i].Op)+" "+string(a.Kind)]++
+		if a.Kind == protocol.Granted {
+			asked[i].last = a.N + int64(a.Span) - 1
+		}
 	}
+	w.pushes = append(w.pushes, w.node.Published...)
+	w.seen["push"] += len(w.node.Published)
 }
 
 func (w *nodeTwin) healStep() {
@@ -362,7 +422,7 @@ func (w *nodeTwin) describe() []string {
 	for _, line := range slices.Backward(n.Audit) {
 		out = append(out, line)
 	}
-	return append(out, n.Published...)
+	return append(out, w.pushes...)
 }
 
 // TestTheMirrorOfANodeIsTheScripts: a node of the model's quorum does what the scripts do, word
@@ -395,6 +455,7 @@ func TestTheMirrorOfANodeIsTheScripts(t *testing.T) {
 	// What a search relies on has to have been compared.
 	for _, what := range []string{
 		"push", "RE", "!c", "x +", "x h", "x e", "x w", "x f", "x !", "X +", "X h", "v =", "v -", "v c", "v e", "v w", "v f", "m =", "m -", "m c",
+		"plain x +", "plain x h", "plain x ~", "plain X +", "plain X h", "plain X ~", "plain r =", "plain r -", "plain d =", "plain d -",
 		"r =", "r -", "d =", "d -", "l =", "l -", "b b", "b s", "b -",
 		"status v false", "status f false", "status s false", "status g false", "raise s true", "raise s false", "raise g true", "raise f false",
 		"seed g true", "seed s true", "seed s false", "seed f false", "seed v false",

@@ -3,6 +3,7 @@ package redislock
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/holdfast-go/holdfast/driver"
@@ -38,8 +39,33 @@ func (q *Quorum) exchange(n *node, b *batch) {
 	}
 }
 
-// deliver makes one call.
+// deliver hands out the answers to requests of one epoch. The script for plain cases is asked
+// first where it knows the ops, and what it leaves goes to the other one.
 func (q *Quorum) deliver(n *node, b *batch, requests []*request, epoch string) {
+	if !slices.ContainsFunc(requests, func(r *request) bool { return plainRank(r) < 0 }) {
+		b.sorted = append(b.sorted[:0], requests...) // others look at the batch
+		requests = b.sorted
+		slices.SortStableFunc(requests, func(x, y *request) int { return plainRank(x) - plainRank(y) })
+		if requests = q.call(n, b, requests, epoch, plainScript()); len(requests) == 0 {
+			return
+		}
+	}
+	q.call(n, b, requests, epoch, quorumScript())
+}
+
+// plainRank is the place of a request in a call of lua/quorum_plain.lua, -1 for none.
+func plainRank(r *request) int {
+	switch r.op[0] {
+	case 'r', 'd':
+		return 0
+	case 'x', 'X':
+		return 1
+	}
+	return -1
+}
+
+// call makes one call, and returns the requests that are for the other script.
+func (q *Quorum) call(n *node, b *batch, requests []*request, epoch string, s *script) (left []*request) {
 	f := b.frame(0)
 	f.keys = 2 + len(requests)
 	a := append(f.args[:0], nil, nil, &f.keys, &nodeKey, &topKey)
@@ -51,17 +77,17 @@ func (q *Quorum) deliver(n *node, b *batch, requests []*request, epoch string) {
 		a = append(a, &r.op, &r.id, &r.ttl)
 	}
 	f.args = a
-	reply, err := f.call.send(n.life, n.only.node, quorumScript(), a)
+	reply, err := f.call.send(n.life, n.only.node, s, a)
 	if err != nil && len(requests) > 1 && isKeyBarred(err) {
 		// One of the keys is beyond the rights of the user: the others must not suffer.
 		for i := range requests {
-			q.deliver(n, b, requests[i:i+1], epoch)
+			left = append(left, q.call(n, b, requests[i:i+1:i+1], epoch, s)...)
 		}
-		return
+		return left
 	}
 	words := ""
 	if err == nil {
-		words, err = q.open(n, reply, len(requests))
+		words, err = q.open(n, reply, requests, epoch, s)
 	}
 	if err != nil {
 		failure := n.classify(err)
@@ -72,32 +98,44 @@ func (q *Quorum) deliver(n *node, b *batch, requests []*request, epoch string) {
 		for _, r := range requests {
 			r.finish("", "", failure)
 		}
-		return
+		return nil
 	}
 	payloads := reply[1:]
+	left = requests[:0]
 	for _, r := range requests {
 		var word, payload string
 		word, words, _ = strings.Cut(words, " ")
+		if word == "~" {
+			left = append(left, r)
+			continue
+		}
 		if hasPayload(word) && len(payloads) > 0 {
 			payload, payloads = payloads[0], payloads[1:]
 		}
 		r.finish(word, payload, nil)
 	}
+	return left
 }
 
-// open checks the first word of a reply, which is about the node.
-func (q *Quorum) open(n *node, reply []string, requests int) (string, error) {
+// open checks the first string of a reply, and learns what it says about the node. The script
+// for plain cases grants and refuses on a node that serves, and says nothing of others.
+func (q *Quorum) open(n *node, reply []string, requests []*request, epoch string, s *script) (string, error) {
 	if len(reply) == 2 && reply[0] == "!constants" {
 		return "", &quorumConstantsError{ours: q.constants, theirs: reply[1]}
 	}
 	if len(reply) == 0 {
 		return "", errGarbled
 	}
-	head, words, err := protocol.ParseHead(reply[0])
-	if err != nil || strings.Count(words, " ") != requests-1 {
+	head, words, err := protocol.NodeHead{State: protocol.Serving, Epoch: epoch}, reply[0], error(nil)
+	if s != plainScript() {
+		head, words, err = protocol.ParseHead(reply[0])
+	}
+	if err != nil || strings.Count(words, " ") != len(requests)-1 {
 		return "", errGarbled
 	}
-	q.learn(n, head)
+	if s != plainScript() || plainRank(requests[len(requests)-1]) == 1 && !strings.HasSuffix(words, "~") {
+		q.learn(n, head)
+	}
 	return words, nil
 }
 

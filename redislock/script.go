@@ -36,6 +36,8 @@ var (
 	quorumNodeLua string
 	//go:embed lua/quorum.lua
 	quorumLua string
+	//go:embed lua/quorum_plain.lua
+	quorumPlainLua string
 	//go:embed lua/quorum_heal.lua
 	quorumHealLua string
 	//go:embed lua/quorum_inspect.lua
@@ -50,6 +52,7 @@ var (
 
 	// On the nodes of a quorum: requests, and what heals nodes.
 	quorumScript = onFirstUse(quorumNodeLua, quorumLua)
+	plainScript  = onFirstUse(quorumPlainLua)
 	healScript   = onFirstUse(quorumNodeLua, quorumHealLua)
 
 	inspectScript       = sync.OnceValue(func() *redis.Script { return redis.NewScript(inspectLua) })

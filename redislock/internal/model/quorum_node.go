@@ -23,6 +23,7 @@ type QuorumNode struct {
 	Locks  []QuorumLock
 	Audit  []string
 
+	Ahead     int64    // by how much top is ahead of the largest number when it is written
 	Published []string // by the last call: inbox and message
 	Flaws     QuorumFlaws
 
@@ -89,11 +90,16 @@ const (
 	mostNumber = 9_000_000_000_000_000
 )
 
-// look is lua/quorum_node.lua.
-func (n *QuorumNode) look() {
+// begin begins a call.
+func (n *QuorumNode) begin() {
 	n.Published = n.Published[:0]
 	n.ms = n.Micros / 1000
 	n.expire()
+}
+
+// look is lua/quorum_node.lua.
+func (n *QuorumNode) look() {
+	n.begin()
 	r := &n.Record
 	n.left = 0
 	switch {
@@ -152,6 +158,15 @@ func (n *QuorumNode) floor() int64 {
 		return 0
 	}
 	return n.Record.Floor
+}
+
+// GiveBack is lua/quorum_plain.lua when all that it is asked is to give back: it does not look
+// at the record. The rest of what it does is what Call does.
+func (n *QuorumNode) GiveBack(requests []QuorumRequest, words []QuorumWord) {
+	n.begin()
+	for i := range requests {
+		words[i] = n.release(&n.Locks[requests[i].Lock], &requests[i])
+	}
 }
 
 // Call is lua/quorum.lua: it answers the requests into words, and says how the node is. ok is
@@ -217,7 +232,9 @@ func (n *QuorumNode) raise(c int64) bool {
 	if c > mostNumber {
 		return false
 	}
-	n.Top = max(n.Top, c)
+	if c > n.Top {
+		n.Top = c + n.Ahead
+	}
 	return true
 }
 
@@ -261,7 +278,7 @@ func (n *QuorumNode) acquire(l *QuorumLock, q *QuorumRequest, inbox string) Quor
 		span, step = q.A, 1
 	}
 	last := max(c+step, now)
-	if !n.raise(last) {
+	if !n.raise(now) || !n.raise(last) {
 		return word(protocol.Failed, 0)
 	}
 	l.Count, l.CountEnds = last, n.ms+keep+q.TTL

@@ -1,0 +1,82 @@
+-- The plain cases of quorum.lua: a lock that is free or held by others is asked for at a node
+-- that serves, or a lock is given back. That is most of what a node is asked, and without
+-- functions, and what the other cases need, it costs a third. KEYS, ARGV and the reply are
+-- those of quorum.lua, but for these: the ops are x, X, r and d, and those that give back come
+-- first; the reply says nothing of the node; and the word may be
+--   ~  nothing was done: the request is one for quorum.lua
+-- Other words for x and X are from a node that serves and is in the epoch ARGV[2]. Those that
+-- give back ask nothing of the node, here and there.
+local KEEP, AHEAD, MOST = 3600000, 10000, 9000000000000000
+local n, i, words, out = #KEYS - 2, 1, {}, {''}
+
+while i <= n do
+  local key, letter, token = KEYS[i + 2], ARGV[1 + 3 * i], string.sub(ARGV[2 + 3 * i], -22)
+  if letter ~= 'r' and letter ~= 'd' then break end
+  local word = '~'
+  local v = redis.pcall('GET', key)
+  if type(v) ~= 'string' or not string.find(v, token, 1, true) then
+    word = '-'
+  elseif redis.pcall('DEL', key) == 1 then
+    word = '='
+    for _ = 1, letter == 'r' and 64 or 0 do
+      local first = redis.pcall('ZPOPMIN', 'holdfast.i:' .. key)
+      if first.err then word, out[#out + 1] = '?', first.err end
+      if not first[1] then break end
+      local ears = redis.pcall('PUBLISH', first[1], 'free ' .. token .. ' ' .. key)
+      if type(ears) == 'number' and ears > 0 then break end
+    end
+  end
+  words[i], i = word, i + 1
+end
+
+-- What quorum_node.lua finds out.
+local serves, floor, mark, top, clock = false, nil, nil, nil, nil
+if i <= n then
+  local info, kept = redis.call('INFO', 'replication'), redis.call('MGET', KEYS[1], KEYS[2])
+  clock = redis.call('TIME')
+  local term, epoch, f, m, since, constants =
+    string.match(kept[1] or '', '^v1 (%x+) (%S+) 0 (%d+) (%d+) (%d+) (.+)$')
+  floor, mark, top = tonumber(f), tonumber(m), tonumber(kept[2] or '')
+  if top and epoch == ARGV[2] and constants == ARGV[1]
+    and string.find(info, 'role:master', 1, true) and string.find(info, 'master_replid:' .. term .. '\r', 1, true) then
+    local age = clock[1] * 1000 + math.floor(clock[2] / 1000) - since
+    serves = age >= 0 and age < KEEP / 2
+  end
+end
+
+while i <= n do
+  local key, op, id, ttl = KEYS[i + 2], ARGV[1 + 3 * i], ARGV[2 + 3 * i], ARGV[3 + 3 * i]
+  local span, us, at = string.match(op, '^%a(%d+) (%d+) ?(%d*)$')
+  local word, numbers, last, r = '~', us, tonumber(us), nil
+  if serves and last <= (clock[1] + 3600) * 1000000 and last <= MOST then
+    if span ~= '1' then numbers = string.format('%d', last - span + 1) .. '+' .. string.format('%d', span - 1) end
+    r = redis.pcall('SET', key, id .. ' ' .. numbers .. ' ' .. clock[1] .. '.' .. clock[2], 'NX', 'PX', ttl)
+  end
+  if r == false then
+    local v = redis.pcall('GET', key)
+    if type(v) == 'string' and not string.find(v, string.sub(id, -22), 1, true)
+      and (at == '' or type(redis.pcall('ZADD', 'holdfast.i:' .. key, at, ARGV[3])) == 'number') then
+      if at ~= '' then redis.call('PEXPIRE', 'holdfast.i:' .. key, 60000) end
+      word, out[#out + 1] = 'h' .. string.format('%d', redis.call('PTTL', key)), 'x 1 ' .. v
+    end
+  elseif r and r.ok then
+    local c -- the numbers that were given out so far
+    if last <= top or redis.pcall('SET', KEYS[2], string.format('%d', last + AHEAD)).ok then
+      if last > top then top = last + AHEAD end
+      c = redis.pcall('SET', 'holdfast.c:' .. key, us, 'PX', string.format('%d', KEEP + ttl), 'GET')
+      if type(c) == 'string' then c = math.max(tonumber(c) or MOST, floor) elseif c == false then c = mark else c = nil end
+    end
+    if c and c <= last - span then
+      word = string.match(numbers, '^%d+')
+      local line = at ~= '' and redis.pcall('ZREM', 'holdfast.i:' .. key, ARGV[3])
+      if type(line) == 'table' then word, out[#out + 1] = '?', line.err end
+    else
+      -- Nobody has seen what was written. The counter must not go back.
+      if c then redis.call('SET', 'holdfast.c:' .. key, string.format('%d', c), 'PX', string.format('%d', KEEP + ttl)) end
+      redis.call('DEL', key)
+    end
+  end
+  words[i], i = word, i + 1
+end
+out[1] = table.concat(words, ' ')
+return out
