@@ -36,7 +36,7 @@ var onEtcd = product{
 }
 
 // startEtcd starts one member of the current version, which does not wait for its disk.
-func startEtcd(l *lab) *server {
+func startEtcd(l *testserver.Lab) *server {
 	c := testserver.Etcd(l, testserver.EtcdOptions{Current: true, Args: []string{"--unsafe-no-fsync"}})
 	m := c.Members()[0]
 	return &server{addr: m.Addr(), pids: []int{m.PID()}, clean: func() error { return cleanEtcd(m.Addr()) }}

@@ -30,7 +30,7 @@ var onMariaDB = product{
 	targets: targetsOnDatabase,
 }
 
-func startMariaDB(l *lab) *server {
+func startMariaDB(l *testserver.Lab) *server {
 	s := testserver.MariaDB(l, testserver.MariaDBOptions{})
 	return &server{addr: s.URL(""), pids: []int{s.PID()}, clean: func() error { return cleanMariaDB(s.URL("")) }}
 }

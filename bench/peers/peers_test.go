@@ -14,6 +14,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/holdfast-go/holdfast/internal/testserver"
 )
 
 // TestMain lets the test binary be the worker that the program starts.
@@ -49,7 +51,7 @@ func runCommand(t *testing.T, args ...string) *report {
 // fatal ends a test, as skipped where a server is not installed and need not be.
 func fatal(t *testing.T, err error) {
 	t.Helper()
-	if errors.Is(err, errMissing) {
+	if errors.Is(err, testserver.ErrMissing) {
 		t.Skip(err)
 	}
 	t.Fatal(err)

@@ -54,7 +54,7 @@ var bareStatements = []string{"raw-pool", "raw-conns"}
 // contenders is how many goroutines of a process want locks of a database at most.
 const contenders = 64
 
-func startPostgres(l *lab) *server {
+func startPostgres(l *testserver.Lab) *server {
 	s := testserver.Postgres(l, testserver.PostgresOptions{Config: []string{"max_connections = 300"}})
 	return &server{addr: s.URL(), pids: []int{s.PID()}, clean: func() error { return cleanPostgres(s.URL()) }}
 }

@@ -4,12 +4,14 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+
+	"github.com/holdfast-go/holdfast/internal/testserver"
 )
 
 // product is a kind of server, and what is measured on it.
 type product struct {
 	name     string
-	start    func(l *lab) *server
+	start    func(l *testserver.Lab) *server
 	adapters []adapter // in the order of the tables
 	patterns []pattern
 	targets  []target

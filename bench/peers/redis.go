@@ -15,7 +15,7 @@ var onRedis = product{
 	targets:  targetsOnRedis,
 }
 
-func startRedis(l *lab) *server {
+func startRedis(l *testserver.Lab) *server {
 	s := testserver.Redis(l, testserver.RedisOptions{Config: []string{"maxclients 4000"}})
 	redis := []string{s.Addr()}
 	return &server{addr: s.Addr(), pids: []int{s.PID()}, redis: redis, clean: func() error { return flush(redis) }}

@@ -37,7 +37,7 @@ var onRedlock = product{
 	},
 }
 
-func startRedlock(l *lab) *server {
+func startRedlock(l *testserver.Lab) *server {
 	s := &server{}
 	for range 5 {
 		node := testserver.Redis(l, testserver.RedisOptions{Config: []string{"maxclients 4000"}})

@@ -152,7 +152,7 @@ func (s *settings) cell(ctx context.Context, srv *server, p pattern, a adapter, 
 		o.Leases, o.Duration = s.leases, s.hold
 	}
 	if p.oneKey {
-		o.Register = filepath.Join(srv.lab.folder, "register")
+		o.Register = filepath.Join(srv.lab.Folder(), "register")
 		if err := newRegister(o.Register); err != nil {
 			return nil, err
 		}

@@ -1,6 +1,10 @@
 package main
 
-import "errors"
+import (
+	"errors"
+
+	"github.com/holdfast-go/holdfast/internal/testserver"
+)
 
 // server is what runs for a measurement, of one process or several.
 type server struct {
@@ -8,10 +12,10 @@ type server struct {
 	pids  []int        // its processes, without those that they start
 	redis []string     // addresses to ask for what was done, where the product can tell
 	clean func() error // makes it forget what the last cell left
-	lab   *lab
+	lab   *testserver.Lab
 }
 
-func (s *server) close() { s.lab.close() }
+func (s *server) close() { _ = s.lab.Close() }
 
 // gauge tells what a server has done so far.
 type gauge struct {

@@ -33,7 +33,7 @@ var onZooKeeper = product{
 	},
 }
 
-func startZooKeeper(l *lab) *server {
+func startZooKeeper(l *testserver.Lab) *server {
 	s := testserver.ZooKeeper(l, testserver.ZooKeeperOptions{})
 	return &server{addr: s.Addr(), pids: []int{s.PID()}, clean: func() error { return cleanZooKeeper(s.Addr()) }}
 }
