@@ -10,6 +10,7 @@
 //   - [Postgres]: one PostgreSQL server, and [PgBouncer], a pooler before it.
 //   - [MariaDB]: one mariadbd.
 //   - [ZooKeeper] and [ZooKeepers]: one ZooKeeper server, and an ensemble.
+//   - [Run]: any program, to be frozen and killed like them.
 //   - [Proxy]: a network between clients and any server, to be frozen, cut or made to lose
 //     replies.
 //
@@ -19,6 +20,8 @@
 //
 // HOLDFAST_REDIS_SERVER names another program to start in place of redis-server: valkey-server,
 // or the path of another version. Redis 7.0 and Valkey 8.0 are the oldest that will do.
+//
+// A program that is no test has these functions use a [Lab].
 //
 // # What it leaves
 //
