@@ -2,6 +2,7 @@ package strategy
 
 import (
 	"context"
+	"time"
 
 	"github.com/holdfast-go/holdfast"
 
@@ -28,7 +29,8 @@ func openMutex(ctx context.Context, s Settings) (Strategy, error) {
 // transaction has ended, and reads what it wrote; and whoever comes with an older lease is
 // refused, however late.
 func (m mutex) Issue(ctx context.Context, r store.Request) (i store.Invoice, err error) {
-	err = m.locked(ctx, m.lock, func(ctx context.Context, lease *holdfast.Lease) error {
+	err = m.lock.Do(ctx, func(ctx context.Context, lease *holdfast.Lease) error {
+		defer m.held(ctx, lease, time.Now())
 		return m.store.Write(ctx, func(tx *store.Tx) error {
 			if err := tx.Guard(ctx, lease); err != nil {
 				return err

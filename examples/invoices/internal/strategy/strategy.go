@@ -12,7 +12,6 @@ package strategy
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"log/slog"
 	"strings"
@@ -49,6 +48,8 @@ type Settings struct {
 type Kind struct {
 	Name        string
 	NeedsEngine bool
+	Unique      bool // no number is given twice, whatever fails
+	Gapless     bool // and none is left out
 	// GapsAre says why gaps are no fault of it, where they are none.
 	GapsAre string
 
@@ -60,10 +61,12 @@ var All = []Kind{
 	{Name: "none", open: openNone},
 	{Name: "local", open: openLocal},
 	{Name: "unfenced", NeedsEngine: true, open: openUnfenced},
-	{Name: "mutex", NeedsEngine: true, open: openMutex},
-	{Name: "version", open: openVersion},
-	{Name: "sequence", NeedsEngine: true, open: openSequence, GapsAre: "numbers of requests that failed, and those it skips to be safe when the counter was lost"},
-	{Name: "counter", NeedsEngine: true, open: openCounter, GapsAre: "numbers of requests that failed"},
+	{Name: "mutex", NeedsEngine: true, Unique: true, Gapless: true, open: openMutex},
+	{Name: "version", Unique: true, Gapless: true, open: openVersion},
+	{Name: "sequence", NeedsEngine: true, Unique: true, open: openSequence,
+		GapsAre: "numbers of requests that failed, and those it skips to be safe when the counter was lost"},
+	{Name: "counter", NeedsEngine: true, open: openCounter,
+		GapsAre: "numbers of requests that failed"},
 }
 
 // Named returns the strategy of that name.
@@ -109,18 +112,13 @@ func openCluster(ctx context.Context, s Settings) (*cluster, error) {
 // Close gives back what is held.
 func (c *cluster) Close() error { return c.client.Close() }
 
-// locked calls f while it holds the lock, and logs for how long it did.
-func (c *cluster) locked(ctx context.Context, lock *holdfast.Mutex, f func(context.Context, *holdfast.Lease) error) error {
-	return lock.Do(ctx, func(ctx context.Context, l *holdfast.Lease) error {
-		from := time.Now()
-		err := f(ctx, l)
-		c.log.DebugContext(ctx, HeldMessage, "from", from, "to", time.Now(), "fence", l.Fence(), "lost", errors.Is(context.Cause(ctx), holdfast.ErrLost))
-		return err
-	})
+// held logs for how long a lock was held.
+func (c *cluster) held(ctx context.Context, l *holdfast.Lease, from time.Time) {
+	c.log.DebugContext(ctx, HeldMessage, "from", from, "to", time.Now(), "fence", l.Fence())
 }
 
-// HeldMessage is what is logged, at level debug, when a lock was given back: with "from" and
-// "to", "fence", and whether it was "lost" before.
+// HeldMessage is what is logged, at level debug, when a lock is given back: with "from", "to" and
+// "fence".
 const HeldMessage = "lock held"
 
 // insert stores an invoice under a number that nobody else was given.

@@ -1,0 +1,139 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/url"
+	"strings"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+
+	"github.com/holdfast-go/holdfast/internal/testserver"
+)
+
+// databases is the PostgreSQL server of a report.
+type databases struct {
+	server  *testserver.PostgresServer
+	version string
+	made    int
+}
+
+// database is one of it, of a row.
+type database struct{ url string }
+
+// queryTimeout bounds what the cluster itself asks the database.
+const queryTimeout = 30 * time.Second
+
+// startDatabases starts the server. It does not wait for the disk.
+func startDatabases(l *testserver.Lab) (*databases, error) {
+	d := &databases{}
+	err := l.Do(func() {
+		d.server = testserver.Postgres(l, testserver.PostgresOptions{Config: []string{"max_connections = 600"}})
+	})
+	if err == nil {
+		err = query(d.server.URL(), func(ctx context.Context, c *pgx.Conn) error {
+			return c.QueryRow(ctx, "SHOW server_version").Scan(&d.version)
+		})
+	}
+	return d, err
+}
+
+// query calls f with a connection of its own.
+func query(url string, f func(context.Context, *pgx.Conn) error) error {
+	ctx, cancel := context.WithTimeout(context.Background(), queryTimeout)
+	defer cancel()
+	c, err := pgx.Connect(ctx, url)
+	if err != nil {
+		return err
+	}
+	defer c.Close(context.WithoutCancel(ctx))
+	return f(ctx, c)
+}
+
+// create makes an empty database.
+func (d *databases) create() (*database, error) {
+	d.made++
+	name := fmt.Sprintf("invoices%d", d.made)
+	err := query(d.server.URL(), func(ctx context.Context, c *pgx.Conn) error {
+		_, err := c.Exec(ctx, "CREATE DATABASE "+name)
+		return err
+	})
+	if err != nil {
+		return nil, err
+	}
+	u, err := url.Parse(d.server.URL())
+	if err != nil {
+		return nil, err
+	}
+	u.Path = "/" + name
+	return &database{u.String()}, nil
+}
+
+// endSessionsOfLocks ends the sessions in which pglock holds the locks of all instances.
+func (d *database) endSessionsOfLocks() error {
+	return query(d.url, func(ctx context.Context, c *pgx.Conn) error {
+		_, err := c.Exec(ctx, `SELECT pg_terminate_backend(pid) FROM pg_stat_activity
+			WHERE datname = current_database() AND application_name LIKE 'holdfast%'`)
+		return err
+	})
+}
+
+// errWriter says that who was stopped had read already.
+var errWriter = errors.New("an instance was about to write")
+
+// whileNobodyReads has the last number locked, calls f with the number of an instance that wants to
+// read it, and lets it go on.
+func (d *database) whileNobodyReads(f func(instance int)) error {
+	return query(d.url, func(ctx context.Context, c *pgx.Conn) (err error) {
+		for err = errWriter; errors.Is(err, errWriter); {
+			err = pgx.BeginFunc(ctx, c, func(tx pgx.Tx) error {
+				if _, err := tx.Exec(ctx, `LOCK TABLE ledger IN ACCESS EXCLUSIVE MODE`); err != nil {
+					return err
+				}
+				instance, err := reader(ctx, tx)
+				if err == nil {
+					f(instance)
+				}
+				return err
+			})
+		}
+		return err
+	})
+}
+
+// reader returns the number of an instance that waits to read the last number. It fails with errWriter
+// where one waits to write it.
+func reader(ctx context.Context, tx pgx.Tx) (instance int, err error) {
+	for {
+		// What the server tells of sessions would stay the same within a transaction.
+		if _, err := tx.Exec(ctx, `SELECT pg_stat_clear_snapshot()`); err != nil {
+			return 0, err
+		}
+		var statement string
+		err := tx.QueryRow(ctx, `SELECT substring(application_name FROM '^invoices (\d+)$')::int, query FROM pg_stat_activity
+			WHERE datname = current_database() AND wait_event_type = 'Lock' AND query LIKE '%ledger%' LIMIT 1`).Scan(&instance, &statement)
+		switch {
+		case err == nil && strings.HasPrefix(statement, "SELECT"):
+			return instance, nil
+		case err == nil:
+			return 0, errWriter
+		case !errors.Is(err, pgx.ErrNoRows):
+			return 0, err
+		}
+		if err := pause(ctx, 5*time.Millisecond); err != nil {
+			return 0, fmt.Errorf("no instance reads the last number: %w", err)
+		}
+	}
+}
+
+// pause waits for so long, or until ctx ends.
+func pause(ctx context.Context, d time.Duration) error {
+	select {
+	case <-time.After(d):
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
