@@ -36,6 +36,7 @@ func startDatabases(l *testserver.Lab) (*databases, error) {
 		err = query(d.server.URL(), func(ctx context.Context, c *pgx.Conn) error {
 			return c.QueryRow(ctx, "SHOW server_version").Scan(&d.version)
 		})
+		d.version, _, _ = strings.Cut(d.version, " ") // of who packaged it
 	}
 	return d, err
 }
@@ -85,7 +86,7 @@ var errWriter = errors.New("an instance was about to write")
 
 // whileNobodyReads has the last number locked, calls f with the number of an instance that wants to
 // read it, and lets it go on.
-func (d *database) whileNobodyReads(f func(instance int)) error {
+func (d *database) whileNobodyReads(f func(instance int, tx pgx.Tx) error) error {
 	return query(d.url, func(ctx context.Context, c *pgx.Conn) (err error) {
 		for err = errWriter; errors.Is(err, errWriter); {
 			err = pgx.BeginFunc(ctx, c, func(tx pgx.Tx) error {
@@ -94,7 +95,7 @@ func (d *database) whileNobodyReads(f func(instance int)) error {
 				}
 				instance, err := reader(ctx, tx)
 				if err == nil {
-					f(instance)
+					err = f(instance, tx)
 				}
 				return err
 			})
@@ -107,25 +108,42 @@ func (d *database) whileNobodyReads(f func(instance int)) error {
 // where one waits to write it.
 func reader(ctx context.Context, tx pgx.Tx) (instance int, err error) {
 	for {
-		// What the server tells of sessions would stay the same within a transaction.
-		if _, err := tx.Exec(ctx, `SELECT pg_stat_clear_snapshot()`); err != nil {
-			return 0, err
-		}
-		var statement string
-		err := tx.QueryRow(ctx, `SELECT substring(application_name FROM '^invoices (\d+)$')::int, query FROM pg_stat_activity
-			WHERE datname = current_database() AND wait_event_type = 'Lock' AND query LIKE '%ledger%' LIMIT 1`).Scan(&instance, &statement)
-		switch {
-		case err == nil && strings.HasPrefix(statement, "SELECT"):
-			return instance, nil
-		case err == nil:
+		waiting, err := waiters(ctx, tx)
+		for instance, statement := range waiting {
+			if strings.HasPrefix(statement, "SELECT") {
+				return instance, nil
+			}
 			return 0, errWriter
-		case !errors.Is(err, pgx.ErrNoRows):
+		}
+		if err != nil {
 			return 0, err
 		}
 		if err := pause(ctx, 5*time.Millisecond); err != nil {
 			return 0, fmt.Errorf("no instance reads the last number: %w", err)
 		}
 	}
+}
+
+// waiters returns the instances that wait for a lock in the database, each with a statement of theirs
+// that does.
+func waiters(ctx context.Context, tx pgx.Tx) (map[int]string, error) {
+	// What the server tells of sessions would stay the same within a transaction.
+	if _, err := tx.Exec(ctx, `SELECT pg_stat_clear_snapshot()`); err != nil {
+		return nil, err
+	}
+	rows, err := tx.Query(ctx, `SELECT substring(application_name FROM '^invoices (\d+)$')::int, query FROM pg_stat_activity
+		WHERE datname = current_database() AND wait_event_type = 'Lock' AND application_name LIKE 'invoices %'`)
+	if err != nil {
+		return nil, err
+	}
+	all := map[int]string{}
+	var instance int
+	var statement string
+	_, err = pgx.ForEachRow(rows, []any{&instance, &statement}, func() error {
+		all[instance] = statement
+		return nil
+	})
+	return all, err
 }
 
 // pause waits for so long, or until ctx ends.

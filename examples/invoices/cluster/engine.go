@@ -28,9 +28,8 @@ type backend struct {
 // noEngine is for strategies that need nothing but the database.
 var noEngine = &engine{name: "none", title: "the database alone", start: func(*testserver.Lab, *database) *backend { return &backend{} }}
 
-// leases is how long those live here, and how long an engine waits that may have forgotten some. The
-// default is 10 s, behind Sentinel 30 s; shorter ones make the report shorter, and nothing else
-// different.
+// leases is how long those live here, unless their engine says otherwise. The default is 10 s, behind
+// Sentinel 30 s; shorter ones make the report shorter, and nothing else different.
 const leases = "?ttl=2s"
 
 // initTimeout bounds the first contact with an engine.

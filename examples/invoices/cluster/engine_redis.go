@@ -16,11 +16,11 @@ var onRedis = &engine{
 	start: func(l *testserver.Lab, _ *database) *backend {
 		s := testserver.Redis(l, testserver.RedisOptions{})
 		return &backend{
-			url: "redis://" + s.Addr() + leases, version: redisVersion(s),
+			url: "redis://" + s.Addr() + "?ttl=10s", version: redisVersion(s),
 			breakIt: func(struck func()) string {
 				struck()
 				s.Restart()
-				return "server killed and restarted, without its data"
+				return "server killed and restarted, all locks forgotten"
 			},
 		}
 	},

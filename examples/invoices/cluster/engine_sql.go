@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"database/sql"
+	"strings"
 
 	"github.com/holdfast-go/holdfast/internal/testserver"
 )
@@ -46,6 +47,9 @@ func mariadbVersion(dsn string) (version string) {
 	defer db.Close()
 	ctx, cancel := context.WithTimeout(context.Background(), initTimeout)
 	defer cancel()
-	_ = db.QueryRowContext(ctx, "SELECT version()").Scan(&version) // "" says that it did not tell
-	return version
+	if db.QueryRowContext(ctx, "SELECT version()").Scan(&version) != nil {
+		return ""
+	}
+	number, _, _ := strings.Cut(version, "-")
+	return "MariaDB " + number
 }

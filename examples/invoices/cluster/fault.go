@@ -4,6 +4,8 @@ import (
 	"context"
 	"fmt"
 	"time"
+
+	"github.com/jackc/pgx/v5"
 )
 
 // fault breaks something of a row while it is under load, and says what. It calls struck at the
@@ -14,6 +16,32 @@ type fault func(ctx context.Context, r *run, struck func()) (what string, err er
 func breakEngine(_ context.Context, r *run, struck func()) (what string, err error) {
 	err = r.lab.Do(func() { what = r.backend.breakIt(struck) })
 	return what, err
+}
+
+// patience is for how long a holder is held up at most until another one comes.
+const patience = 15 * time.Second
+
+// breakEngineAtWork is the failover of the engine at the moment that is worst: a holder of the lock is
+// about to read the last number, and held up until somebody else was granted the lock as well, where the
+// engine does that.
+func breakEngineAtWork(ctx context.Context, r *run, struck func()) (what string, err error) {
+	err = r.database.whileNobodyReads(func(holder int, tx pgx.Tx) error {
+		if what, err = breakEngine(ctx, r, struck); err != nil {
+			return err
+		}
+		for began := time.Now(); time.Since(began) < patience; {
+			waiting, err := waiters(ctx, tx)
+			delete(waiting, holder)
+			if len(waiting) > 0 || err != nil {
+				return err
+			}
+			if err := pause(ctx, 5*time.Millisecond); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	return what + ", while a holder was at work", err
 }
 
 // killInstance kills one of the service's processes, and starts it again.
@@ -37,14 +65,11 @@ const overtaken = 10
 // lease has ended and others have issued invoices. Then it goes on, with the number it has read.
 func freezeHolder(ctx context.Context, r *run, struck func()) (string, error) {
 	frozen := -1
-	err := r.database.whileNobodyReads(func(instance int) {
+	err := r.database.whileNobodyReads(func(instance int, _ pgx.Tx) error {
 		frozen = instance
 		struck()
-		_ = r.lab.Do(r.instances[instance].program.Pause) // asked for below
+		return r.lab.Do(r.instances[instance].program.Pause)
 	})
-	if err == nil {
-		err = r.lab.Do(func() {})
-	}
 	if err != nil {
 		return "", err
 	}

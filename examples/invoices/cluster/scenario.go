@@ -25,10 +25,11 @@ var scenarios = []scenario{
 	{strategy: "none", engine: noEngine, fault: killInstance},
 	{strategy: "local", engine: noEngine, fault: killInstance},
 	{strategy: "sequence", engine: onSentinel},
-	{strategy: "unfenced", engine: onSentinel, settings: "&failover-grace=off", fault: freezeHolder,
-		note: "the article's lock: taken, the number read, one added, written, given back, and nothing asks whether it is still held"},
-	{strategy: "mutex", engine: onRedis,
-		note: "the restarted server has forgotten who held the lock; its default level of safety does not cover that, and the fence does"},
+	{strategy: "unfenced", engine: onRedis, note: articleNote, fault: breakEngineAtWork},
+	{strategy: "unfenced", engine: onSentinel, settings: "&failover-grace=off", note: articleNote, fault: breakEngineAtWork},
+	{strategy: "unfenced", engine: onSentinel, note: articleNote, fault: freezeHolder, onlyFailover: true},
+	{strategy: "mutex", engine: onRedis, fault: breakEngineAtWork,
+		note: "the server forgets its locks in a restart, and two hold it for a moment: the fence keeps the one that was first out of the way of the other"},
 	{strategy: "mutex", engine: onSentinel, note: graceNote},
 	{strategy: "mutex", engine: onSentinel, note: graceNote, fault: freezeHolder, onlyFailover: true},
 	{strategy: "mutex", engine: onRedlock},
@@ -39,6 +40,8 @@ var scenarios = []scenario{
 	{strategy: "mutex", engine: onEtcd},
 	{strategy: "version", engine: noEngine, fault: killInstance, note: "no lock: who was overtaken tries again"},
 }
+
+const articleNote = "the article's lock: taken, the number read, one added, written, given back, and nothing asks whether it is still held"
 
 const graceNote = "after a failover nobody new gets the lock before every old lease has ended: max-ttl is 2 s here, by default it is 30 s"
 
