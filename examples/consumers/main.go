@@ -81,7 +81,7 @@ func consume(ctx context.Context, offset *holdfast.Item, p *holdfast.Partition, 
 func take(ctx context.Context, offset *holdfast.Item) (next int, at holdfast.ItemValue, err error) {
 	at, err = offset.Get(ctx)
 	for err == nil {
-		if at.Version > 0 {
+		if next = 0; at.Version > 0 {
 			if next, err = strconv.Atoi(string(at.Data)); err != nil {
 				return 0, at, err
 			}

@@ -71,8 +71,11 @@ func (c *cron) run(ctx context.Context) error {
 			}
 		}
 		// What fails, because the engine does not answer for example, is tried until the next tick.
-		for err := c.do(ctx, tick); err != nil && ctx.Err() == nil && c.now().Before(tick.Add(c.every)); err = c.do(ctx, tick) {
+		for err := c.do(ctx, tick); err != nil && ctx.Err() == nil; err = c.do(ctx, tick) {
 			log.Printf("tick %s: %v", stamp(tick), err)
+			if !c.now().Before(tick.Add(c.every)) {
+				break
+			}
 			if err := program.Sleep(ctx, min(time.Second, c.every/10)); err != nil {
 				return err
 			}

@@ -60,6 +60,9 @@ type worker struct {
 }
 
 func newWorker(hf *holdfast.Client, path string, work func(context.Context, int) error) (*worker, error) {
+	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
+		return nil, err
+	}
 	file, err := fence.NewFile(path, fence.FileConfig{})
 	return &worker{hf.Election("worker"), path, file, work}, err
 }

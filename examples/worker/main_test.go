@@ -132,7 +132,7 @@ func TestOvertaken(t *testing.T) {
 func TestFrozenLeader(t *testing.T) {
 	t.Parallel()
 	server := testserver.Redis(t, testserver.RedisOptions{})
-	path := filepath.Join(t.TempDir(), "count")
+	path := filepath.Join(t.TempDir(), "fresh", "count")
 	start := func() *cluster.Process {
 		return cluster.Start(t, "-engine", "redis://"+server.Addr()+"?ttl=1s", "-file", path, "-takes", "300ms")
 	}
