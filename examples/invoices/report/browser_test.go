@@ -31,7 +31,7 @@ type box struct{ Left, Right, Width, Height float64 }
 // measured is what a page looks like, by a script that is in the test's copy of it only.
 type measured struct {
 	Title      string
-	Width      float64 // of the window
+	Width      float64 // of the window, without its scroll bar
 	Content    float64 // as wide as what is in it
 	Background string
 	Guests     int // elements that the page never has
@@ -54,7 +54,7 @@ const box = e => { const b = e.getBoundingClientRect(); return {Left: b.left, Ri
 const all = (e, what) => [...e.querySelectorAll(what)]
 for (const d of all(document, 'details')) d.open = true
 const result = {
-	Title: document.title, Width: innerWidth, Content: document.documentElement.scrollWidth,
+	Title: document.title, Width: document.documentElement.clientWidth, Content: document.documentElement.scrollWidth,
 	Background: getComputedStyle(document.body).backgroundColor,
 	Guests: all(document, 'script, img, iframe, object, foreignObject, [onload], [onerror]').length - 1,
 	Tables: all(document, 'details table').filter(t => box(t).Height > 0 && t.rows.length > 1).length,
@@ -243,7 +243,7 @@ func TestTheBrowserIsWatched(t *testing.T) {
 	page := rendered(t, sample(), report.Report.HTML)
 	page = strings.Replace(page, "default-src 'none'; ", "", 1)
 	page = strings.Replace(page, "img-src data:", "img-src *", 1)
-	page = strings.Replace(page, "</main>", `<img src="http://holdfast.invalid/x.png" style="width:2000px"><script>console.error("planted")</script></main>`, 1)
+	page = strings.Replace(page, "</main>", `<img src="http://holdfast.invalid/x.png"><div style="width:2000px">wide</div><script>console.error("planted")</script></main>`, 1)
 	v := open(t, page, 360, false)
 	if !slices.ContainsFunc(v.asked, func(s string) bool { return strings.Contains(s, "x.png") }) {
 		t.Errorf("the picture is not among %q", v.asked)

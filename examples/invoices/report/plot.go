@@ -124,7 +124,7 @@ func throughput(all []step, end time.Duration) plot {
 	top := unit * max(1, math.Ceil(highest/unit))
 	y := func(v float64) float64 { return boxHeight * (1 - v/top) }
 	for v := 0.0; v <= top*1.001; v += unit {
-		p.Levels = append(p.Levels, label{Y: y(v), Text: rate(v)})
+		p.Levels = append(p.Levels, label{Y: tenth(y(v)), Text: rate(v)})
 	}
 	line := stairs(all, end, func(s step) (float64, bool) { return y(s.rate(s.Issued)), true })
 	p.Shapes = []shape{
@@ -174,7 +174,7 @@ func latencies(all []step, end time.Duration) plot {
 	}
 	for e := low; e <= high; e++ {
 		d := time.Duration(math.Pow(10, e))
-		p.Levels = append(p.Levels, label{Y: y(d), Text: duration(d)})
+		p.Levels = append(p.Levels, label{Y: tenth(y(d)), Text: duration(d)})
 	}
 	for _, s := range []struct {
 		class string
@@ -206,7 +206,7 @@ func holding(drawn []lane, all, atOnce int) plot {
 	if atOnce > 1 {
 		p.Caption += fmt.Sprintf(" By their own clocks, up to %d instances had it at the same time.", atOnce)
 	} else {
-		p.Caption += " No two instances had it at the same time."
+		p.Caption += " By their own clocks, no two instances had it at the same time."
 	}
 	if all > len(drawn) {
 		p.Caption += fmt.Sprintf(" These are %d of %s.", len(drawn), plural(all, "instance"))
@@ -287,7 +287,7 @@ func timeTicks(end time.Duration) []label {
 		if i == 0 {
 			text = "0"
 		}
-		x := math.Round(at/seconds*1000) / 10
+		x := tenth(100 * at / seconds)
 		all = append(all, label{X: x, Text: text, Anchor: anchor(x, 8)})
 	}
 }
@@ -307,7 +307,8 @@ func niceStep(v float64) float64 {
 }
 
 func share(at, end time.Duration) float64   { return min(1, max(0, float64(at)/float64(end))) }
-func percent(at, end time.Duration) float64 { return math.Round(share(at, end)*1000) / 10 }
+func percent(at, end time.Duration) float64 { return tenth(100 * share(at, end)) }
+func tenth(v float64) float64               { return math.Round(v*10) / 10 }
 
 // anchor keeps a text at x percent inside the plot; nearer than margin to an end it begins or ends there.
 func anchor(x, margin float64) string {

@@ -54,7 +54,13 @@ func TestGolden(t *testing.T) {
 				t.Fatal(err)
 			}
 			if got != string(want) {
-				t.Errorf("%s is not what is written; go test -update shows the difference:\n%s", golden, got)
+				lines := strings.Split(string(want), "\n")
+				for i, line := range strings.Split(got, "\n") {
+					if i >= len(lines) || line != lines[i] {
+						t.Fatalf("%s:%d is not what is written, see go test -update:\n%s", golden, i+1, line)
+					}
+				}
+				t.Errorf("%s goes on after what is written", golden)
 			}
 		})
 	}

@@ -29,7 +29,7 @@ func sample() report.Report {
 	)
 	r.Rows[0].Duplicates, r.Rows[0].DependsOn = 3121, "nothing"
 	r.Rows[0].Note = "Every instance reads the highest number and adds one."
-	r.Rows[1].Duplicates, r.Rows[1].DependsOn = 2204, "nothing"
+	r.Rows[1].Duplicates, r.Rows[1].Issued, r.Rows[1].DependsOn = 2204, 9_871, "nothing"
 	r.Rows[2].Gaps, r.Rows[2].GapsAre = 1000, "a sequence leaves numbers out after a failover, on purpose"
 	r.Rows[2].DependsOn = "Redis with Sentinel, PostgreSQL"
 	r.Rows[3].Errors, r.Rows[3].DependsOn = 17, "Redis with Sentinel, PostgreSQL"

@@ -47,7 +47,7 @@ func (r Report) Text(w io.Writer) error {
 var headings = []string{"STRATEGY", "ENGINE", "ISSUED", "DUPLICATES", "GAPS", "ERRORS", "PER SECOND", "P50", "P99", "QUIET"}
 
 // widest bounds the cells of each column: at their widest, the first one still has eleven characters.
-var widest = []int{18, 12, 8, 10, 8, 8, 10, 8, 8, 8}
+var widest = []int{18, 10, 10, 10, 8, 8, 10, 8, 8, 8}
 
 // table prints the rows.
 func (p *printer) table(r Report) {
