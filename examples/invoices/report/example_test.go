@@ -40,7 +40,7 @@ func ExampleReport_Text() {
 	// mutex on sentinel
 	//   every number once
 	//   depends on: Redis with Sentinel, PostgreSQL
-	//   failover: master killed at 10 s; the longest time without an invoice after it was 4.2 s; 0
+	//   failover: at 10 s: master killed; the longest time without an invoice after it was 4.2 s; 0
 	//             duplicates and 0 gaps after it
 	//
 	// Make it again:

@@ -216,7 +216,7 @@ func checkMarkdown(text string, rows int) error {
 }
 
 // elements are all that the page is made of.
-var elements = regexp.MustCompile(`^(!doctype|html|head|meta|link|title|style|body|header|h1|h2|h3|p|main|div|table|thead|tbody|tr|th|td|a|i|b|` +
+var elements = regexp.MustCompile(`^(!doctype|html|head|meta|link|title|style|body|header|h1|h2|h3|p|main|div|table|thead|tbody|tr|th|td|a|i|b|small|` +
 	`section|dl|dt|dd|figure|figcaption|span|svg|desc|g|text|line|path|details|summary|footer|code|time)$`)
 
 var (

@@ -59,8 +59,8 @@ func (f *Failover) what() string { return cmp.Or(plain(f.What), "failover") }
 
 // sentence is the failover in words.
 func (f *Failover) sentence() string {
-	return fmt.Sprintf("%s at %s; the longest time without an invoice after it was %s; %s and %s after it",
-		f.what(), duration(f.At), duration(f.Quiet), plural(f.Duplicates, "duplicate"), plural(f.Gaps, "gap"))
+	return fmt.Sprintf("at %s: %s; the longest time without an invoice after it was %s; %s and %s after it",
+		duration(f.At), f.what(), duration(f.Quiet), plural(f.Duplicates, "duplicate"), plural(f.Gaps, "gap"))
 }
 
 // issued says how many of the invoices there are.
