@@ -81,19 +81,30 @@ func (d *database) endSessionsOfLocks() error {
 	})
 }
 
-// errWriter says that who was stopped had read already.
-var errWriter = errors.New("an instance was about to write")
+// point is where an instance can be held up in its work.
+type point struct {
+	mode      string // of the lock on the ledger that does it
+	statement string // of the instance, that has to wait
+}
 
-// whileNobodyReads has the last number locked, calls f with the number of an instance that wants to
-// read it, and lets it go on.
-func (d *database) whileNobodyReads(f func(instance int, tx pgx.Tx) error) error {
+var (
+	beforeReading = point{"ACCESS EXCLUSIVE", "SELECT"}
+	beforeWriting = point{"SHARE", "UPDATE"} // having read
+)
+
+// errElsewhere says that an instance was held up at another point.
+var errElsewhere = errors.New("an instance is past that point")
+
+// holdUp holds up the instances at a point, calls f with the number of the one that gets there, and lets
+// it go on.
+func (d *database) holdUp(at point, f func(instance int, tx pgx.Tx) error) error {
 	return query(d.url, func(ctx context.Context, c *pgx.Conn) (err error) {
-		for err = errWriter; errors.Is(err, errWriter); {
+		for err = errElsewhere; errors.Is(err, errElsewhere); {
 			err = pgx.BeginFunc(ctx, c, func(tx pgx.Tx) error {
-				if _, err := tx.Exec(ctx, `LOCK TABLE ledger IN ACCESS EXCLUSIVE MODE`); err != nil {
+				if _, err := tx.Exec(ctx, "LOCK TABLE ledger IN "+at.mode+" MODE"); err != nil {
 					return err
 				}
-				instance, err := reader(ctx, tx)
+				instance, err := heldUp(ctx, tx, at)
 				if err == nil {
 					err = f(instance, tx)
 				}
@@ -104,22 +115,21 @@ func (d *database) whileNobodyReads(f func(instance int, tx pgx.Tx) error) error
 	})
 }
 
-// reader returns the number of an instance that waits to read the last number. It fails with errWriter
-// where one waits to write it.
-func reader(ctx context.Context, tx pgx.Tx) (instance int, err error) {
+// heldUp returns the number of the instance that is held up, once one is.
+func heldUp(ctx context.Context, tx pgx.Tx, at point) (int, error) {
 	for {
 		waiting, err := waiters(ctx, tx)
 		for instance, statement := range waiting {
-			if strings.HasPrefix(statement, "SELECT") {
+			if strings.HasPrefix(statement, at.statement) {
 				return instance, nil
 			}
-			return 0, errWriter
+			return 0, errElsewhere
 		}
 		if err != nil {
 			return 0, err
 		}
 		if err := pause(ctx, 5*time.Millisecond); err != nil {
-			return 0, fmt.Errorf("no instance reads the last number: %w", err)
+			return 0, fmt.Errorf("no instance comes to the ledger: %w", err)
 		}
 	}
 }

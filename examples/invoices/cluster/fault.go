@@ -21,11 +21,11 @@ func breakEngine(_ context.Context, r *run, struck func()) (what string, err err
 // patience is for how long a holder is held up at most until another one comes.
 const patience = 15 * time.Second
 
-// breakEngineAtWork is the failover of the engine at the moment that is worst: a holder of the lock is
-// about to read the last number, and held up until somebody else was granted the lock as well, where the
-// engine does that.
+// breakEngineAtWork is the failover of the engine at the moment that is worst: a holder of the lock has
+// read the last number, and is held up until somebody else was granted the lock as well, where the engine
+// does that.
 func breakEngineAtWork(ctx context.Context, r *run, struck func()) (what string, err error) {
-	err = r.database.whileNobodyReads(func(holder int, tx pgx.Tx) error {
+	err = r.database.holdUp(beforeWriting, func(holder int, tx pgx.Tx) error {
 		if what, err = breakEngine(ctx, r, struck); err != nil {
 			return err
 		}
@@ -65,7 +65,7 @@ const overtaken = 10
 // lease has ended and others have issued invoices. Then it goes on, with the number it has read.
 func freezeHolder(ctx context.Context, r *run, struck func()) (string, error) {
 	frozen := -1
-	err := r.database.whileNobodyReads(func(instance int, _ pgx.Tx) error {
+	err := r.database.holdUp(beforeReading, func(instance int, _ pgx.Tx) error {
 		frozen = instance
 		struck()
 		return r.lab.Do(r.instances[instance].program.Pause)
