@@ -28,6 +28,7 @@ verify: ## the long runs that `make test` shortens: more processes, every search
 	HOLDFAST_FAILOVERS=50 $(GO) test -count 1 -v -run 'TestFailoverWithGrace$$|TestHolderSurvives' -timeout 60m ./redislock
 	HOLDFAST_PGLOCK_ROUNDS=1000 $(GO) test -count 1 -race -run TestServer -timeout 30m ./pglock/interoptest
 	HOLDFAST_HISTORY=60s $(GO) test -count 1 -v -run 'TestEnsemble/History' -timeout 10m ./zklock
+	HOLDFAST_CLUSTER=10000 $(GO) test -count 1 -v -run TestAllScenarios -timeout 60m ./examples/invoices/cluster
 
 lint: ## format, vet, static analysis, other systems, tidy modules
 	./scripts/lint "$(STATICCHECK)" $(MODULES)
