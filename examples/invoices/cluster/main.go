@@ -17,6 +17,7 @@ import (
 	"syscall"
 
 	"github.com/holdfast-go/holdfast/examples/invoices/internal/service"
+	"github.com/holdfast-go/holdfast/examples/invoices/report"
 )
 
 func main() {
@@ -43,7 +44,12 @@ func command(ctx context.Context, args []string) int {
 		}
 		return 2
 	}
-	r, err := runAll(ctx, o, os.Stderr)
+	var r report.Report
+	if o.from != "" {
+		r, err = saved(o.from)
+	} else {
+		r, err = runAll(ctx, o, os.Stderr)
+	}
 	if len(r.Rows) > 0 {
 		err = errors.Join(err, o.write(r, os.Stdout), promises(r))
 	}

@@ -24,14 +24,16 @@ type options struct {
 	instances, invoices, clients int
 	failover                     bool
 	scenarios                    []scenario
-	text, json, html             string // files, "-" for standard output, "" for none
+	text, json, html, markdown   string // files, "-" for standard output, "" for none
+	fill                         []string
+	from                         string // the report that is written out again, "" to make one
 	command                      string // that makes the report again
 }
 
 const usage = `usage: go run ./examples/invoices/cluster [flags]
 
 Runs the invoices service in several processes, with every server that it needs, issues invoices,
-and reports how each strategy did. With --failover something is broken when half of the invoices
+and reports how each strategy did. With --failover something is broken when a third of the invoices
 are issued.
 
 engines:    %s
@@ -57,6 +59,9 @@ func parse(args []string, w io.Writer) (options, error) {
 	f.StringVar(&o.text, "text", "-", "`file` for the report as text; - is standard output")
 	f.StringVar(&o.json, "json", "", "`file` for the report as JSON")
 	f.StringVar(&o.html, "html", "", "`file` for the report as one page with plots")
+	f.StringVar(&o.markdown, "markdown", "", "`file` for the report's table in Markdown")
+	fill := f.String("fill", "", "`pages` in Markdown, separated by commas, whose places for what is measured are filled in")
+	f.StringVar(&o.from, "from", "", "`file` with a report as JSON: write that one out, and run nothing")
 	if err := f.Parse(args); err != nil {
 		return o, err
 	}
@@ -70,6 +75,9 @@ func parse(args []string, w io.Writer) (options, error) {
 	check(o.instances < 1 || o.instances > maxInstances, "--instances is %d: it has to be 1 to %d", o.instances, maxInstances)
 	check(o.invoices < 1 || o.invoices > maxInvoices, "--invoices is %d: it has to be 1 to %d", o.invoices, maxInvoices)
 	check(o.clients < 1 || o.clients > maxClients, "--clients is %d: it has to be 1 to %d", o.clients, maxClients)
+	if *fill != "" {
+		o.fill = strings.Split(*fill, ",")
+	}
 	onEngines, err := names(*engines, engineNames())
 	check(err != nil, "--engine: %v", err)
 	ofStrategies, err := names(*strategies, strategyNames())
@@ -103,7 +111,7 @@ func (o options) write(r report.Report, stdout io.Writer) error {
 	for _, f := range []struct {
 		path   string
 		render func(io.Writer) error
-	}{{o.text, r.Text}, {o.json, r.JSON}, {o.html, r.HTML}} {
+	}{{o.text, r.Text}, {o.json, r.JSON}, {o.html, r.HTML}, {o.markdown, r.Markdown}} {
 		switch f.path {
 		case "":
 		case "-":
@@ -112,7 +120,33 @@ func (o options) write(r report.Report, stdout io.Writer) error {
 			errs = append(errs, toFile(f.path, f.render))
 		}
 	}
+	for _, page := range o.fill {
+		errs = append(errs, fillIn(page, r))
+	}
 	return errors.Join(errs...)
+}
+
+// fillIn writes what was measured into a page.
+func fillIn(path string, r report.Report) error {
+	page, err := os.ReadFile(path)
+	if err != nil {
+		return err
+	}
+	filled, err := r.Fill(string(page))
+	if err != nil {
+		return fmt.Errorf("%s: %w", path, err)
+	}
+	return os.WriteFile(path, []byte(filled), 0o644)
+}
+
+// saved reads a report that was written as JSON.
+func saved(path string) (report.Report, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return report.Report{}, err
+	}
+	defer f.Close()
+	return report.Read(f)
 }
 
 func toFile(path string, render func(io.Writer) error) error {

@@ -1,6 +1,8 @@
 package main
 
 import (
+	"os"
+	"path/filepath"
 	"reflect"
 	"strings"
 	"testing"
@@ -143,5 +145,30 @@ func TestFlags(t *testing.T) {
 		if _, err := parse(strings.Fields(args), t.Output()); err == nil || !strings.Contains(err.Error(), word) {
 			t.Errorf("%s: %v", args, err)
 		}
+	}
+}
+
+// TestWriteOutAgain: a report that was saved is filled into a page, and nothing is run for it.
+func TestWriteOutAgain(t *testing.T) {
+	folder := t.TempDir()
+	saved, page := filepath.Join(folder, "report.json"), filepath.Join(folder, "page.md")
+	r := report.Report{Rows: []report.Row{{Strategy: "mutex", Engine: "etcd", Issued: 4711}}}
+	if err := toFile(saved, r.JSON); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(page, []byte("<!-- measured mutex/etcd -->\n<!-- end of measured -->\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	table := filepath.Join(folder, "table.md")
+	if code := command(t.Context(), []string{"--from", saved, "--text", "", "--fill", page, "--markdown", table}); code != 0 {
+		t.Fatalf("exit code %d", code)
+	}
+	for _, path := range []string{page, table} {
+		if text, err := os.ReadFile(path); err != nil || !strings.Contains(string(text), "4,711") {
+			t.Errorf("%s: %v\n%s", path, err, text)
+		}
+	}
+	if code := command(t.Context(), []string{"--from", page}); code != 1 {
+		t.Errorf("a report that is none: exit code %d", code)
 	}
 }
