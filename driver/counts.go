@@ -50,7 +50,7 @@ const (
 	MaxWindow = 24 * time.Hour
 )
 
-// Count is one step of counting under a name.
+// Count is a step of counting under a name, carried out once or many times.
 type Count struct {
 	Name string
 	Rule Rule
@@ -61,17 +61,24 @@ type Count struct {
 	// 1 to Limit.
 	Limit, Burst int64
 	Window       time.Duration
+	// Times is how often the step is carried out: one right after the other, with nothing
+	// between and all at one moment. 0 is once. N times Times is at most MaxTotal; where that
+	// would take a [Total] or [Window] beyond its bound none of them counts.
+	Times int64
 }
 
-// Counted is the answer to a [Count].
+// Counted is the answer to a [Count]. With Times it is that of the last one; [Count.Nth] has
+// those of the others.
 type Counted struct {
 	// Total is what was counted, this step included where it counted; under [Pace] it is 0.
 	Total int64
 	// Unproven says that a Total did not count, see [Total]. Counted.Total is then what the
 	// engine knows of, 0 where nothing.
 	Unproven bool
-	// Allowed says that a limit let N pass. Remaining is how much it would let pass now.
+	// Allowed says that a limit let N pass. Passed is how many of Times it let pass, which
+	// are the first ones. Remaining is how much it would let pass now.
 	Allowed   bool
+	Passed    int64
 	Remaining int64
 	// RetryAfter is when N would pass if nobody else came, 0 where it did. ResetAfter is
 	// when everything that was counted will be forgotten.

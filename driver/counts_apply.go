@@ -21,6 +21,8 @@ func CheckCount(c Count) error {
 		return fmt.Errorf("count is %d: it must be 0 to %d", c.N, int64(MaxTotal))
 	case limited && (c.Limit < 1 || c.Limit > MaxLimit):
 		return fmt.Errorf("limit is %d: it must be 1 to %d", c.Limit, MaxLimit)
+	case c.Times < 0 || c.N != 0 && c.Times > MaxTotal/max(c.N, -c.N), c.Times > MaxTotal:
+		return fmt.Errorf("a count of %d %d times: together it must be at most %d", c.N, c.Times, int64(MaxTotal))
 	case limited && c.N > c.Limit, c.Rule == Pace && c.N > c.Burst:
 		return fmt.Errorf("count is %d: the limit never lets that pass at once", c.N)
 	case c.Rule == Pace && (c.Burst < 1 || c.Burst > c.Limit):
@@ -68,6 +70,50 @@ func (c Count) Apply(data []byte, now time.Time) (keep []byte, ttl time.Duration
 	return t.append(nil), answer.ResetAfter, answer
 }
 
+// Nth returns the answer of the i-th time, 1 to Times, that the step was carried out, where
+// all is the answer to the step: as if each time had been a step of its own.
+func (c Count) Nth(all Counted, i int64) Counted {
+	switch c.Rule {
+	case Total, Window:
+		if all.Err == nil && !all.Unproven {
+			all.Total -= c.N * (c.times() - i)
+		}
+		return all
+	case FixedWindow, SlidingWindow, Pace:
+		if all.Err != nil {
+			return all
+		}
+	default:
+		return all
+	}
+	if i > all.Passed {
+		all.Passed = 0 // the last one was refused as well
+		return all
+	}
+	later := c.N * (all.Passed - i)
+	all.Allowed, all.Passed, all.RetryAfter = true, 1, 0
+	all.Remaining += later
+	if c.Rule == Pace {
+		all.ResetAfter -= c.step(later)
+	} else {
+		all.Total -= later
+	}
+	return all
+}
+
+func (c Count) times() int64 { return max(1, c.Times) }
+
+// fit returns how many of Times find room, where each takes up so much of it.
+func (c Count) fit(room, each int64) int64 {
+	switch {
+	case room < 0:
+		return 0
+	case each == 0:
+		return c.times()
+	}
+	return min(c.times(), room/each)
+}
+
 // kind is the letter that stored data of the rule begins with.
 func (c Count) kind() byte {
 	switch c.Rule {
@@ -83,15 +129,16 @@ func (c Count) kind() byte {
 }
 
 func (c Count) total(t *tally, known bool) Counted {
+	n := c.N * c.times()
 	switch {
 	case c.Rule == Raise:
 		t.kind, t.a = 't', max(t.a, c.N)
 	case !known:
 		return Counted{Unproven: true}
-	case t.a > MaxTotal-c.N:
+	case t.a > MaxTotal-n:
 		return Counted{Total: t.a, Err: Failf(Invalid, "the total would exceed %d", int64(MaxTotal))}
 	default:
-		t.a += c.N
+		t.a += n
 	}
 	return Counted{Total: t.a}
 }
@@ -108,22 +155,22 @@ func (c Count) window(t *tally, now int64) Counted {
 			return Counted{}
 		case c.N == 0:
 			*t = tally{}
-			return Counted{Allowed: true, Remaining: c.Limit}
+			return Counted{Allowed: true, Passed: c.times(), Remaining: c.Limit}
 		}
 	}
 	t.b = min(t.b, now+span)
 	left := time.Duration(t.b-now) * time.Microsecond
 	if c.Rule == Window {
-		if sum := t.a + c.N; sum > MaxTotal || sum < -MaxTotal {
+		sum := t.a + c.N*c.times()
+		if sum > MaxTotal || sum < -MaxTotal {
 			return Counted{Total: t.a, ResetAfter: left, Err: Failf(Invalid, "the total would exceed %d", int64(MaxTotal))}
 		}
-		t.a += c.N
+		t.a = sum
 		return Counted{Total: t.a, ResetAfter: left}
 	}
-	answer := Counted{ResetAfter: left}
-	if answer.Allowed = t.a+c.N <= c.Limit; answer.Allowed {
-		t.a += c.N
-	} else {
+	answer := Counted{Passed: c.fit(c.Limit-t.a, c.N), ResetAfter: left}
+	t.a += c.N * answer.Passed
+	if answer.Allowed = answer.Passed == c.times(); !answer.Allowed {
 		answer.RetryAfter = left
 	}
 	answer.Total, answer.Remaining = t.a, max(0, c.Limit-t.a)
@@ -142,10 +189,9 @@ func (c Count) sliding(t *tally, micros int64) Counted {
 	}
 	into := now - t.c
 	before := ceilDiv(t.a*(span-into), span) // of the window before, what is still covered
-	var answer Counted
-	if answer.Allowed = before+t.b+c.N <= c.Limit; answer.Allowed {
-		t.b += c.N
-	} else {
+	answer := Counted{Passed: c.fit(c.Limit-before-t.b, c.N)}
+	t.b += c.N * answer.Passed
+	if answer.Allowed = answer.Passed == c.times(); !answer.Allowed {
 		answer.RetryAfter = time.Duration(c.slideUntil(t, span)-now) * time.Millisecond
 	}
 	answer.Total = before + t.b
@@ -172,16 +218,15 @@ func (c Count) slideUntil(t *tally, span int64) int64 {
 
 // pace: a is when somebody who kept to the pace would have done everything admitted so far.
 func (c Count) pace(t *tally, now int64) Counted {
-	step := ceilDiv(c.Window.Microseconds(), c.Limit)
+	step := c.step(1).Microseconds()
 	ahead := step * c.Burst
 	due := max(t.a, now)
 	if due > now+ahead { // written before the clock went back
 		due = now + ahead
 	}
-	var answer Counted
-	if answer.Allowed = due+step*c.N <= now+ahead; answer.Allowed {
-		due += step * c.N
-	} else {
+	answer := Counted{Passed: c.fit(now+ahead-due, step*c.N)}
+	due += step * c.N * answer.Passed
+	if answer.Allowed = answer.Passed == c.times(); !answer.Allowed {
 		answer.RetryAfter = time.Duration(due+step*c.N-ahead-now) * time.Microsecond
 	}
 	*t = tally{}
@@ -191,6 +236,11 @@ func (c Count) pace(t *tally, now int64) Counted {
 	answer.Remaining = (now + ahead - due) / step
 	answer.ResetAfter = time.Duration(due-now) * time.Microsecond
 	return answer
+}
+
+// step is how much time so many take up at the pace.
+func (c Count) step(n int64) time.Duration {
+	return time.Duration(n*ceilDiv(c.Window.Microseconds(), c.Limit)) * time.Microsecond
 }
 
 func ceilDiv(a, b int64) int64 { return (a + b - 1) / b }

@@ -58,18 +58,18 @@ func randomCount(random *rand.Rand) driver.Count {
 		Limit: 1 + random.Int64N(30), Window: time.Duration(1+name*name) * time.Millisecond,
 	}
 	c.Burst = 1 + random.Int64N(c.Limit)
-	c.N = random.Int64N(c.Burst + 1)
+	c.N, c.Times = random.Int64N(c.Burst+1), random.Int64N(6)
 	switch {
 	case random.IntN(10) == 0:
 		c.Rule = driver.Forget
 	case random.IntN(20) == 0:
 		c.Name, c.Limit, c.Window = "mirror-large", driver.MaxLimit-random.Int64N(100), driver.MaxWindow
 		c.Burst = c.Limit
-		c.N = random.Int64N(c.Limit)
+		c.N, c.Times = random.Int64N(c.Limit), random.Int64N(80_000_000)
 	case c.Rule == driver.Raise && random.IntN(10) == 0:
-		c.N = driver.MaxTotal - random.Int64N(5)
+		c.N, c.Times = driver.MaxTotal-random.Int64N(5), 0
 	case c.Rule == driver.Window && random.IntN(4) == 0:
-		c.N = random.Int64N(2*driver.MaxTotal) - driver.MaxTotal
+		c.N, c.Times = random.Int64N(2*driver.MaxTotal)-driver.MaxTotal, 0
 	}
 	return c
 }

@@ -60,12 +60,12 @@ func (e *Engine) Count(ctx context.Context, steps []driver.Count) []driver.Count
 
 // countAt carries out the steps that are in one slot.
 func (e *Engine) countAt(ctx context.Context, slot int, which []int, allKeys []string, steps []driver.Count, answers []driver.Counted) error {
-	keys, args := make([]string, 0, len(which)), make([]any, 4, 4+5*len(which)) // of which the gate looks at the last
+	keys, args := make([]string, 0, len(which)), make([]any, 4, 4+6*len(which)) // of which the gate looks at the last
 	args[0], args[1], args[2], args[3] = "", "", "", ""
 	for _, i := range which {
 		s := &steps[i]
 		keys = append(keys, allKeys[i])
-		args = append(args, ruleNames[s.Rule], s.N, s.Limit, s.Burst, s.Window.Milliseconds())
+		args = append(args, ruleNames[s.Rule], s.N, s.Limit, s.Burst, s.Window.Milliseconds(), max(1, s.Times))
 	}
 	var reply []string
 	err := e.await(ctx, func() (err error) {
@@ -83,13 +83,13 @@ func (e *Engine) countAt(ctx context.Context, slot int, which []int, allKeys []s
 		return e.classify(errGarbled)
 	}
 	for k, i := range which {
-		answers[i] = e.parseCounted(reply[k])
+		answers[i] = e.parseCounted(&steps[i], reply[k])
 	}
 	return nil
 }
 
-// parseCounted reads 'total unproven allowed remaining retry reset', or '!' and an error.
-func (e *Engine) parseCounted(word string) driver.Counted {
+// parseCounted reads 'total unproven passed remaining retry reset', or '!' and an error.
+func (e *Engine) parseCounted(step *driver.Count, word string) driver.Counted {
 	if text, failed := strings.CutPrefix(word, "!"); failed {
 		code, _, _ := strings.Cut(text, " ")
 		if code == "WRONGTYPE" || code != strings.ToUpper(code) { // a text of the script's own
@@ -109,7 +109,7 @@ func (e *Engine) parseCounted(word string) driver.Counted {
 		}
 	}
 	return driver.Counted{
-		Total: n[0], Unproven: n[1] == 1, Allowed: n[2] == 1, Remaining: n[3],
+		Total: n[0], Unproven: n[1] == 1, Allowed: n[2] > 0 && n[2] >= step.Times, Passed: n[2], Remaining: n[3],
 		RetryAfter: time.Duration(n[4]) * time.Microsecond, ResetAfter: time.Duration(n[5]) * time.Microsecond,
 	}
 }

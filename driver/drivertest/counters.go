@@ -97,7 +97,7 @@ func testCount(x *env) {
 	for range 200 {
 		k := random.IntN(len(templates))
 		step := templates[k]
-		step.Name, step.N = names[k], random.Int64N(8)
+		step.Name, step.N, step.Times = names[k], random.Int64N(8), random.Int64N(5)
 		if random.IntN(50) == 0 {
 			step = driver.Count{Name: names[k], Rule: driver.Forget}
 		}

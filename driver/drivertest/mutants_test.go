@@ -95,6 +95,7 @@ const (
 	keepsValuesWithLocks   bug = "values go when the lock of their name is released"
 	leavesAwait            bug = "Close leaves waits for a change alone"
 	countsByAnotherClock   bug = "windows go by a clock that stands still"
+	countsOnce             bug = "a step that is to be carried out many times is carried out once"
 	countsBackwards        bug = "steps of a call are carried out in reverse"
 	countsInTwoSteps       bug = "reading and counting are two steps"
 	trimsCounterNames      bug = "names of counters are trimmed"
@@ -185,6 +186,7 @@ var mutants = []mutant{
 	{keepsValuesWithLocks, "value-names"},
 	{leavesAwait, "value-close"},
 	{countsByAnotherClock, "count"},
+	{countsOnce, "count"},
 	{countsBackwards, "count-order"},
 	{countsInTwoSteps, "count-race"},
 	{trimsCounterNames, "count-names"},

@@ -176,7 +176,11 @@ func (e *toyEngine) Count(ctx context.Context, steps []driver.Count) []driver.Co
 		if s.bug == countsByAnotherClock {
 			now = time.Unix(0, 0)
 		}
-		s.counts[name], _, answers[i] = steps[i].Apply(data, now)
+		step := steps[i]
+		if s.bug == countsOnce {
+			step.Times = 0
+		}
+		s.counts[name], _, answers[i] = step.Apply(data, now)
 		s.mu.Unlock()
 	}
 	return answers

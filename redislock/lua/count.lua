@@ -2,12 +2,12 @@
 -- package driver does; all numbers stay below 2^53, where floating point is exact.
 --
 -- KEYS[3..]  what is counted under, for each step; a key may occur more than once
--- ARGV[7..]  five for each step: rule, n, limit, burst, window in ms
+-- ARGV[7..]  six for each step: rule, n, limit, burst, window in ms, times
 --
 -- What is kept under a key is text: 't total term', where term is the mastership in which the
 -- total was proven; 'w total end'; 's before now start', start in ms; 'p due'. Other times are in us.
 --
--- Reply: for each step 'total unproven allowed remaining retry reset', times in us, or '!' and
+-- Reply: for each step 'total unproven passed remaining retry reset', times in us, or '!' and
 -- why not; or one word alone, 'cut' or 'quiet', as in value.lua.
 if phase == 'cut off' then return {'cut'} end
 if phase == 'quiet' then return {'quiet'} end
@@ -29,12 +29,20 @@ end
 local function floorDiv(a, b) return math.floor(a / b) end
 local function ceilDiv(a, b) return math.floor((a + b - 1) / b) end
 
+-- How many of so many times find room, where each takes up so much of it.
+local function fit(room, each, times)
+  if room < 0 then return 0 end
+  if each == 0 then return times end
+  return math.min(times, floorDiv(room, each))
+end
+
 -- Each rule gets what is kept, or nil, and returns what to keep instead, or nil, and the
--- answer: total, unproven, allowed, remaining, retry, reset. A string in place of the total
+-- answer: total, unproven, passed, remaining, retry, reset. A string in place of the total
 -- is an error, and changes nothing.
 local rules = {}
 
-function rules.total(kept, n)
+function rules.total(kept, n, limit, burst, window, times)
+  n = n * times
   if not kept then return nil, 0, true end
   if kept.term ~= mastership() then return kept, kept[1], true end
   if kept[1] > MOST - n then return kept, BOUND end
@@ -52,24 +60,26 @@ local function open(kept, span)
   return kept[1], math.min(kept[2], micros + span), false
 end
 
-function rules.window(kept, n, limit, burst, window)
+function rules.window(kept, n, limit, burst, window, times)
+  n = n * times
   local total, till, new = open(kept, window * 1000)
   if new and n == 0 then return nil, 0 end
   if math.abs(total + n) > MOST then return kept, BOUND end
   total = total + n
-  return {'w', total, till}, total, false, false, 0, 0, till - micros
+  return {'w', total, till}, total, false, 0, 0, 0, till - micros
 end
 
-function rules.fixed(kept, n, limit, burst, window)
+function rules.fixed(kept, n, limit, burst, window, times)
   local total, till, new = open(kept, window * 1000)
-  if new and n == 0 then return nil, 0, false, true, limit, 0, 0 end
-  local allowed, retry = total + n <= limit, 0
-  if allowed then total = total + n else retry = till - micros end
+  if new and n == 0 then return nil, 0, false, times, limit, 0, 0 end
+  local passed, retry = fit(limit - total, n, times), 0
+  total = total + n * passed
+  if passed < times then retry = till - micros end
   local left = math.max(0, limit - total)
-  return {'w', total, till}, total, false, allowed, left, retry, till - micros
+  return {'w', total, till}, total, false, passed, left, retry, till - micros
 end
 
-function rules.sliding(kept, n, limit, burst, window)
+function rules.sliding(kept, n, limit, burst, window, times)
   local now = math.floor(micros / 1000)
   local before, count, start = 0, 0, now
   if kept then
@@ -82,10 +92,9 @@ function rules.sliding(kept, n, limit, burst, window)
   end
   local into = now - start
   local faded = ceilDiv(before * (window - into), window)
-  local allowed, retry = faded + count + n <= limit, 0
-  if allowed then
-    count = count + n
-  else
+  local passed, retry = fit(limit - faded - count, n, times), 0
+  count = count + n * passed
+  if passed < times then
     local room, from, fading = limit - n - count, start, before
     if room < 0 then room, from, fading = limit - n, start + window, count end
     retry = (from + window - floorDiv(room * window, math.max(1, fading)) - now) * 1000
@@ -98,18 +107,19 @@ function rules.sliding(kept, n, limit, burst, window)
   else
     keep = nil
   end
-  return keep, faded + count, false, allowed, left, retry, reset
+  return keep, faded + count, false, passed, left, retry, reset
 end
 
-function rules.pace(kept, n, limit, burst, window)
+function rules.pace(kept, n, limit, burst, window, times)
   local step = ceilDiv(window * 1000, limit)
   local ahead = step * burst
   local due = math.min(math.max(kept and kept[1] or 0, micros), micros + ahead)
-  local allowed, retry = due + step * n <= micros + ahead, 0
-  if allowed then due = due + step * n else retry = due + step * n - ahead - micros end
+  local passed, retry = fit(micros + ahead - due, step * n, times), 0
+  due = due + step * n * passed
+  if passed < times then retry = due + step * n - ahead - micros end
   local keep
   if due > micros then keep = {'p', due} end
-  return keep, 0, false, allowed, floorDiv(micros + ahead - due, step), retry, due - micros
+  return keep, 0, false, passed, floorDiv(micros + ahead - due, step), retry, due - micros
 end
 
 local letters = {total = 't', raise = 't', window = 'w', fixed = 'w', sliding = 's', pace = 'p'}
@@ -135,13 +145,13 @@ local function read(key)
 end
 
 local function int(n) return string.format('%.0f', n) end
-local function bit(b) return b and '1' or '0' end
 
 -- Every key is read once and written once, however many steps it has.
 local known, words, order = {}, {}, {}
-for i = 1, (#ARGV - 6) / 5 do
-  local key, rule = KEYS[i + 2], ARGV[2 + 5 * i]
-  local n, limit, burst, window = tonumber(ARGV[3 + 5 * i]), tonumber(ARGV[4 + 5 * i]), tonumber(ARGV[5 + 5 * i]), tonumber(ARGV[6 + 5 * i])
+for i = 1, (#ARGV - 6) / 6 do
+  local key, at = KEYS[i + 2], 6 * i
+  local rule, n, limit, burst = ARGV[at + 1], tonumber(ARGV[at + 2]), tonumber(ARGV[at + 3]), tonumber(ARGV[at + 4])
+  local window, times = tonumber(ARGV[at + 5]), tonumber(ARGV[at + 6])
   local state = known[key]
   if not state then
     state = {kept = read(key), steps = {}}
@@ -156,7 +166,7 @@ for i = 1, (#ARGV - 6) / 5 do
   elseif state.kept and state.kept.letter ~= letters[rule] then
     words[i] = '!something is counted here under another rule: give every use a name of its own'
   else
-    local keep, total, unproven, allowed, left, retry, reset = rules[rule](state.kept, n, limit, burst, window)
+    local keep, total, unproven, passed, left, retry, reset = rules[rule](state.kept, n, limit, burst, window, times)
     if type(total) == 'string' then
       words[i] = total
     else
@@ -165,7 +175,7 @@ for i = 1, (#ARGV - 6) / 5 do
         keep.letter = letter
       end
       if keep ~= state.kept then state.kept, state.reset, state.changed = keep, reset or 0, true end
-      words[i] = int(total) .. ' ' .. bit(unproven) .. ' ' .. bit(allowed) .. ' ' .. int(left or 0) .. ' ' .. int(retry or 0) .. ' ' .. int(reset or 0)
+      words[i] = int(total) .. ' ' .. (unproven and '1' or '0') .. ' ' .. int(passed or 0) .. ' ' .. int(left or 0) .. ' ' .. int(retry or 0) .. ' ' .. int(reset or 0)
     end
   end
   state.steps[#state.steps + 1] = i
