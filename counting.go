@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"runtime"
 	"sync"
 	"time"
 
@@ -31,12 +32,17 @@ type counting struct {
 	closed  bool         // nothing more goes out
 	waiting []*countStep // for the next call
 	senders sync.WaitGroup
+
+	free sync.Pool // of *countStep: each was answered, and its caller saw that
 }
 
+// countStep is the step of one caller.
 type countStep struct {
 	driver.Count
+	at     int   // which step of the call it is part of,
+	nth    int64 // and which of its times it is
 	answer driver.Counted
-	done   chan struct{}
+	done   chan struct{} // signalled when the answer is there
 }
 
 // count carries out one step, which was checked.
@@ -67,12 +73,19 @@ func (g *counting) do(ctx context.Context, step driver.Count) driver.Counted {
 		g.next()
 		return answer
 	}
-	s := &countStep{Count: step, done: make(chan struct{})}
+	s, _ := g.free.Get().(*countStep)
+	if s == nil {
+		s = &countStep{done: make(chan struct{}, 1)}
+	}
+	s.Count = step
 	g.waiting = append(g.waiting, s)
 	g.mu.Unlock()
 	select {
 	case <-s.done:
-		return s.answer
+		answer := s.answer
+		s.answer = driver.Counted{}
+		g.free.Put(s)
+		return answer
 	case <-ctx.Done():
 		return driver.Counted{Err: g.leave(s, ctx.Err())}
 	}
@@ -98,6 +111,8 @@ func (g *counting) next() {
 		g.senders.Go(func() {
 			for ; batch != nil; batch = g.take() {
 				g.send(batch)
+				// Who was answered often asks again at once: they share the next call.
+				runtime.Gosched()
 			}
 		})
 	}
@@ -119,14 +134,11 @@ func (g *counting) take() []*countStep {
 }
 
 func (g *counting) send(batch []*countStep) {
-	steps, from := merge(batch)
+	steps := merge(batch)
 	answers := g.call(g.client.renewer.ctx, steps)
-	for i, s := range batch {
-		s.answer = answers[from[i]]
-	}
-	split(batch, from)
 	for _, s := range batch {
-		close(s.done)
+		s.answer = steps[s.at].Nth(answers[s.at], s.nth)
+		s.done <- struct{}{}
 	}
 }
 
@@ -161,45 +173,38 @@ func (g *counting) close() {
 	g.waiting = nil
 	g.mu.Unlock()
 	for _, s := range waiting {
-		s.answer.Err = driver.Fail(driver.Closed, nil)
-		close(s.done)
+		s.answer = driver.Counted{Err: driver.Fail(driver.Closed, nil)}
+		s.done <- struct{}{}
 	}
 	g.senders.Wait()
 }
 
-// merge makes one step of all that add to one total: they take a block of numbers together.
-// from says for each of the batch which step it is in.
-func merge(batch []*countStep) (steps []driver.Count, from []int) {
-	totals := map[string]int{}
+// merge makes one step of all that are alike, and tells each of the batch which one it is in
+// and as what number. On an engine that is as if each went out by itself, right after each other:
+// a step joins an earlier one unless another of that name came in between.
+func merge(batch []*countStep) []driver.Count {
+	var steps []driver.Count
+	last := map[string]int{} // the last step of each name
 	for _, s := range batch {
-		at, merged := totals[s.Name]
-		if s.Rule == driver.Total && merged && steps[at].N <= driver.MaxTotal-s.N {
-			steps[at].N += s.N
-			from = append(from, at)
-			continue
-		}
-		if s.Rule == driver.Total {
-			totals[s.Name] = len(steps)
+		at, known := last[s.Name]
+		if known && alike(steps[at], s.Count) {
+			steps[at].Times++
 		} else {
-			delete(totals, s.Name) // keeps its place between the steps before and after it
+			at = len(steps)
+			last[s.Name] = at
+			steps = append(steps, s.Count)
+			steps[at].Times = 1
 		}
-		from = append(from, len(steps))
-		steps = append(steps, s.Count)
+		s.at, s.nth = at, steps[at].Times
 	}
-	return steps, from
+	return steps
 }
 
-// split hands out what a merged step counted, in the order of the batch: the last one's
-// total is the whole step's.
-func split(batch []*countStep, from []int) {
-	after := map[int]int64{} // what was counted after this one in the same step
-	for i := len(batch) - 1; i >= 0; i-- {
-		s := batch[i]
-		if s.Rule == driver.Total && s.answer.Err == nil && !s.answer.Unproven {
-			s.answer.Total -= after[from[i]]
-			after[from[i]] += s.N
-		}
-	}
+// alike reports whether many, carried out once more, is one as well.
+func alike(many, one driver.Count) bool {
+	once := many
+	once.Times = one.Times
+	return once == one && (one.N == 0 || many.Times < driver.MaxTotal/max(one.N, -one.N))
 }
 
 // countNow carries out steps on the engine, in the way that it has.

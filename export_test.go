@@ -1,6 +1,6 @@
 package holdfast
 
-import "runtime"
+import "github.com/holdfast-go/holdfast/driver"
 
 // LocalWaitersForTest returns how many goroutines wait in the local queue of name.
 func LocalWaitersForTest(c *Client, name string) int {
@@ -24,15 +24,5 @@ func NamesForTest(c *Client) (n int) {
 	return n
 }
 
-// AwaitCountingForTest waits until n steps wait for the call under way.
-func AwaitCountingForTest(c *Client, n int) {
-	for {
-		c.counting.mu.Lock()
-		got := len(c.counting.waiting)
-		c.counting.mu.Unlock()
-		if got == n {
-			return
-		}
-		runtime.Gosched()
-	}
-}
+// StepForTest returns the step that a limiter makes.
+func StepForTest(l *Limiter) driver.Count { return l.step }

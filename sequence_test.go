@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"strings"
-	"sync"
 	"sync/atomic"
 	"testing"
 
@@ -129,68 +128,6 @@ func TestSequenceBadInput(t *testing.T) {
 	for _, n := range []int64{0, -1, holdfast.MaxReserve + 1} {
 		_, err := c.Sequence("x").Reserve(t.Context(), n)
 		want(t, err, holdfast.ErrInvalid)
-	}
-}
-
-// slowCounters counts calls, and holds each one until the test lets it go.
-type slowCounters struct {
-	*memlock.Engine
-	calls atomic.Int64
-	gate  chan struct{}
-	data  []byte
-}
-
-func (s *slowCounters) Count(_ context.Context, steps []driver.Count) []driver.Counted {
-	s.calls.Add(1)
-	<-s.gate
-	answers := make([]driver.Counted, len(steps))
-	for i, step := range steps {
-		if step.Rule == driver.Total && s.data == nil {
-			s.data = []byte("t 0")
-		}
-		var now driver.Value
-		s.data, _, answers[i] = step.Apply(s.data, now.Now)
-	}
-	return answers
-}
-
-// TestCountingTogether: goroutines that count while a call is under way share the next one,
-// and each is given a number of its own.
-func TestCountingTogether(t *testing.T) {
-	engine := &slowCounters{Engine: memlock.New(memlock.Config{}), gate: make(chan struct{})}
-	c := clientOn(t, engine, holdfast.Config{})
-	s := c.Sequence("x")
-	var all sync.WaitGroup
-	var seen sync.Map
-	draw := func() {
-		n, err := s.Next(t.Context())
-		if _, twice := seen.LoadOrStore(n, true); twice || err != nil {
-			t.Errorf("Next: %d, %v, twice: %v", n, err, twice)
-		}
-	}
-	all.Go(draw)
-	for engine.calls.Load() == 0 {
-	}
-	left, leave := context.WithCancel(t.Context())
-	for range 50 {
-		all.Go(draw)
-	}
-	all.Go(func() {
-		_, err := s.Next(left)
-		if !errors.Is(err, context.Canceled) {
-			t.Errorf("a caller that left: %v", err)
-		}
-	})
-	holdfast.AwaitCountingForTest(c, 51)
-	leave()
-	holdfast.AwaitCountingForTest(c, 50)
-	close(engine.gate)
-	all.Wait()
-	if n := engine.calls.Load(); n != 2 {
-		t.Errorf("51 numbers took %d calls: want 2", n)
-	}
-	if n, err := s.Peek(t.Context()); n != 51 || err != nil {
-		t.Errorf("Peek: %d, %v: want 51", n, err)
 	}
 }
 
