@@ -14,7 +14,7 @@ if phase == 'quiet' then return {'quiet'} end
 
 local micros = clock[1] * 1000000 + clock[2]
 local MOST = 9007199254740991
-local BOUND = '!the total would exceed 9007199254740991'
+local BOUND = 'the total would exceed 9007199254740991'
 
 -- Where the user may not ask for the term all masterships are one.
 local current
@@ -36,53 +36,60 @@ local function fit(room, each, times)
   return math.min(times, floorDiv(room, each))
 end
 
--- Each rule gets what is kept, or nil, and returns what to keep instead, or nil, and the
--- answer: total, unproven, passed, remaining, retry, reset. A string in place of the total
--- is an error, and changes nothing.
+-- Each rule gets what is kept, whose letter is nil where that is nothing, and changes it. It
+-- returns total, unproven, passed, remaining, retry, reset. A string in place of the total is
+-- an error, and nothing was changed.
 local rules = {}
 
 function rules.total(kept, n, limit, burst, window, times)
-  n = n * times
-  if not kept then return nil, 0, true end
-  if kept.term ~= mastership() then return kept, kept[1], true end
-  if kept[1] > MOST - n then return kept, BOUND end
-  return {'t', kept[1] + n, term = kept.term}, kept[1] + n
+  if not kept.letter then return 0, true end
+  if kept[2] ~= mastership() then return kept[1], true end
+  if kept[1] > MOST - n * times then return BOUND end
+  kept[1] = kept[1] + n * times
+  return kept[1]
 end
 
 function rules.raise(kept, n)
-  local total = math.max(n, kept and kept[1] or 0)
-  return {'t', total, term = mastership()}, total
+  local total = math.max(n, kept.letter and kept[1] or 0)
+  kept.letter, kept[1], kept[2] = 't', total, mastership()
+  return total
 end
 
 -- The third result is whether the window begins with this step. A look does not begin one.
 local function open(kept, span)
-  if not kept or kept[2] <= micros then return 0, micros + span, true end
+  if not kept.letter or kept[2] <= micros then return 0, micros + span, true end
   return kept[1], math.min(kept[2], micros + span), false
 end
 
 function rules.window(kept, n, limit, burst, window, times)
-  n = n * times
   local total, till, new = open(kept, window * 1000)
-  if new and n == 0 then return nil, 0 end
-  if math.abs(total + n) > MOST then return kept, BOUND end
-  total = total + n
-  return {'w', total, till}, total, false, 0, 0, 0, till - micros
+  if new and n == 0 then
+    kept.letter = nil
+    return 0
+  end
+  total = total + n * times
+  if math.abs(total) > MOST then return BOUND end
+  kept.letter, kept[1], kept[2] = 'w', total, till
+  return total, false, 0, 0, 0, till - micros
 end
 
 function rules.fixed(kept, n, limit, burst, window, times)
   local total, till, new = open(kept, window * 1000)
-  if new and n == 0 then return nil, 0, false, times, limit, 0, 0 end
+  if new and n == 0 then
+    kept.letter = nil
+    return 0, false, times, limit
+  end
   local passed, retry = fit(limit - total, n, times), 0
   total = total + n * passed
   if passed < times then retry = till - micros end
-  local left = math.max(0, limit - total)
-  return {'w', total, till}, total, false, passed, left, retry, till - micros
+  kept.letter, kept[1], kept[2] = 'w', total, till
+  return total, false, passed, math.max(0, limit - total), retry, till - micros
 end
 
 function rules.sliding(kept, n, limit, burst, window, times)
   local now = math.floor(micros / 1000)
   local before, count, start = 0, 0, now
-  if kept then
+  if kept.letter then
     local age = now - kept[3]
     if age >= window and age < 2 * window then
       before, start = kept[2], kept[3] + window
@@ -99,105 +106,100 @@ function rules.sliding(kept, n, limit, burst, window, times)
     if room < 0 then room, from, fading = limit - n, start + window, count end
     retry = (from + window - floorDiv(room * window, math.max(1, fading)) - now) * 1000
   end
-  local left, keep, reset = math.max(0, limit - faded - count), {'s', before, count, start}, 0
+  local reset = 0
+  kept.letter, kept[1], kept[2], kept[3] = 's', before, count, start
   if count > 0 then
     reset = (2 * window - into) * 1000
   elseif before > 0 then
     reset = (window - into) * 1000
   else
-    keep = nil
+    kept.letter = nil
   end
-  return keep, faded + count, false, passed, left, retry, reset
+  return faded + count, false, passed, math.max(0, limit - faded - count), retry, reset
 end
 
 function rules.pace(kept, n, limit, burst, window, times)
   local step = ceilDiv(window * 1000, limit)
   local ahead = step * burst
-  local due = math.min(math.max(kept and kept[1] or 0, micros), micros + ahead)
+  local due = math.min(math.max(kept.letter and kept[1] or 0, micros), micros + ahead)
   local passed, retry = fit(micros + ahead - due, step * n, times), 0
   due = due + step * n * passed
   if passed < times then retry = due + step * n - ahead - micros end
-  local keep
-  if due > micros then keep = {'p', due} end
-  return keep, 0, false, passed, floorDiv(micros + ahead - due, step), retry, due - micros
+  kept.letter, kept[1] = due > micros and 'p' or nil, due
+  return 0, false, passed, floorDiv(micros + ahead - due, step), retry, due - micros
 end
 
 local letters = {total = 't', raise = 't', window = 'w', fixed = 'w', sliding = 's', pace = 'p'}
 
--- read returns what is kept under a key as {numbers…, letter = …, term = …}, nil, or an error.
+-- What is kept, by its letter: how it is read, and how it is written.
+local patterns = {t = '^t (%-?%d+) (%x+)$', w = '^w (%-?%d+) (%-?%d+)$', s = '^s (%-?%d+) (%-?%d+) (%-?%d+)$', p = '^p (%-?%d+)$'}
+local formats = {t = 't %d %s', w = 'w %d %d', s = 's %d %d %d', p = 'p %d'}
+
+-- read returns what is kept under a key: {numbers…, letter = …, text = …}, a total's term as
+-- the second; with an error where it cannot be read.
 local function read(key)
-  local v = redis.pcall('GET', key)
-  if not v then return nil end
-  if type(v) == 'table' then return v.err end
-  local letter, rest = string.match(v, '^([twsp]) (.+)$')
-  local kept = {letter = letter}
-  if letter == 't' then
-    local total
-    total, kept.term = string.match(rest, '^(%-?%d+) (%x+)$')
-    kept[1] = tonumber(total)
-  elseif letter then
-    for number in string.gmatch(rest, '%-?%d+') do kept[#kept + 1] = tonumber(number) end
-  end
-  if not kept[1] or letter == 'w' and not kept[2] or letter == 's' and not kept[3] then
-    return 'WRONGTYPE what is stored here was not counted by holdfast'
-  end
-  return kept
+  local text = redis.pcall('GET', key)
+  if not text then return {} end
+  if type(text) == 'table' then return {text = '', error = text.err} end
+  local letter = string.sub(text, 1, 1)
+  local a, b, c
+  if patterns[letter] then a, b, c = string.match(text, patterns[letter]) end
+  if not a then return {text = text, error = 'WRONGTYPE what is stored here was not counted by holdfast'} end
+  if letter ~= 't' then b = tonumber(b) end
+  return {tonumber(a), b, tonumber(c), letter = letter, text = text}
 end
 
-local function int(n) return string.format('%.0f', n) end
-
--- Every key is read once and written once, however many steps it has.
+-- Every key is read once and written once, however many steps it has, and not written where
+-- nothing changed.
 local known, words, order = {}, {}, {}
 for i = 1, (#ARGV - 6) / 6 do
   local key, at = KEYS[i + 2], 6 * i
-  local rule, n, limit, burst = ARGV[at + 1], tonumber(ARGV[at + 2]), tonumber(ARGV[at + 3]), tonumber(ARGV[at + 4])
-  local window, times = tonumber(ARGV[at + 5]), tonumber(ARGV[at + 6])
-  local state = known[key]
-  if not state then
-    state = {kept = read(key), steps = {}}
-    known[key] = state
+  local rule = ARGV[at + 1]
+  local kept = known[key]
+  if not kept then
+    kept = read(key)
+    known[key], kept.steps = kept, {}
     order[#order + 1] = key
   end
   if rule == 'forget' then
-    state.kept, state.reset, state.changed = nil, 0, true
+    kept.letter, kept.error = nil, nil
     words[i] = '0 0 0 0 0 0'
-  elseif type(state.kept) == 'string' then
-    words[i] = '!' .. state.kept
-  elseif state.kept and state.kept.letter ~= letters[rule] then
+  elseif kept.error then
+    words[i] = '!' .. kept.error
+  elseif kept.letter and kept.letter ~= letters[rule] then
     words[i] = '!something is counted here under another rule: give every use a name of its own'
   else
-    local keep, total, unproven, passed, left, retry, reset = rules[rule](state.kept, n, limit, burst, window, times)
+    local total, unproven, passed, left, retry, reset = rules[rule](kept, tonumber(ARGV[at + 2]),
+      tonumber(ARGV[at + 3]), tonumber(ARGV[at + 4]), tonumber(ARGV[at + 5]), tonumber(ARGV[at + 6]))
     if type(total) == 'string' then
-      words[i] = total
+      words[i] = '!' .. total
     else
-      if keep and keep ~= state.kept then
-        local letter = table.remove(keep, 1)
-        keep.letter = letter
-      end
-      if keep ~= state.kept then state.kept, state.reset, state.changed = keep, reset or 0, true end
-      words[i] = int(total) .. ' ' .. (unproven and '1' or '0') .. ' ' .. int(passed or 0) .. ' ' .. int(left or 0) .. ' ' .. int(retry or 0) .. ' ' .. int(reset or 0)
+      kept.reset = reset
+      words[i] = string.format('%d %d %d %d %d %d', total, unproven and 1 or 0, passed or 0, left or 0, retry or 0, reset or 0)
     end
   end
-  state.steps[#state.steps + 1] = i
+  kept.steps[#kept.steps + 1] = i
 end
 
 for _, key in ipairs(order) do
-  local state = known[key]
-  local r
-  if state.changed and state.kept then
-    local parts = {state.kept.letter}
-    for k = 1, #state.kept do parts[#parts + 1] = int(state.kept[k]) end
-    parts[#parts + 1] = state.kept.term
-    if state.reset > 0 then
-      r = redis.pcall('SET', key, table.concat(parts, ' '), 'PX', int(ceilDiv(state.reset, 1000)))
-    else
-      r = redis.pcall('SET', key, table.concat(parts, ' '))
-    end
-  elseif state.changed then
+  local kept = known[key]
+  local text, r = nil, nil
+  if kept.error then
+    text = kept.text
+  elseif kept.letter then
+    text = string.format(formats[kept.letter], kept[1], kept[2], kept[3])
+  end
+  if text == kept.text then
+    r = nil
+  elseif not text then
     r = redis.pcall('DEL', key)
+  elseif kept.reset then
+    r = redis.pcall('SET', key, text, 'PX', string.format('%d', ceilDiv(kept.reset, 1000)))
+  else
+    r = redis.pcall('SET', key, text)
   end
   if type(r) == 'table' and r.err then
-    for _, i in ipairs(state.steps) do words[i] = '!' .. r.err end
+    for _, i in ipairs(kept.steps) do words[i] = '!' .. r.err end
   end
 end
 return words
