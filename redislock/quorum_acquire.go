@@ -135,6 +135,7 @@ func (c *candidate) attempt(ctx context.Context, op byte) (driver.Grant, *defeat
 		h, d := a.run(ctx)
 		if d == nil {
 			h.expiry = h.sent.Add(c.req.TTL)
+			q.completeSoon(h, c.req.TTL)
 			if !q.keep(c, h) {
 				return driver.Grant{}, &defeat{Error: driver.Fail(driver.NotHeld, errWithdrawn), undo: q.giveBack(h)}
 			}
@@ -176,7 +177,7 @@ func (a *attempt) run(ctx context.Context) (*hold, *defeat) {
 		return r != protocol.Undecided
 	})
 	a.first.stray = func(m *message) { h.late(q, m) }
-	a.first.submit()
+	a.first.submitThrifty()
 	h.first, h.sent = a.first, a.first.sent
 	a.poll(ctx, h)
 	if a.result == protocol.Split {
@@ -200,10 +201,11 @@ func (a *attempt) poll(ctx context.Context, h *hold) {
 		if a.result == protocol.Undecided && !more {
 			a.result, h.fence, h.numbers = a.c.q.size.Acquired(silenced(r.answers))
 		}
-		held, leads := a.rivals(r)
+		held, leads, beaten := a.rivals(r)
 		r.mu.Unlock()
+		won := a.result == protocol.Won || a.result == protocol.Split
 		switch {
-		case a.result == protocol.Undecided:
+		case more && !won && !beaten && r.broaden(), a.result == protocol.Undecided:
 			continue
 		case a.result != protocol.Conflicted || !leads || tries == leaderTries || !more || !nap(ctx, pause):
 			return
@@ -248,10 +250,13 @@ func (a *attempt) confirm(ctx context.Context, h *hold) {
 	}
 }
 
-// rivals returns the nodes that others hold, and whether this attempt is the one to go on: no
+// rivals returns the nodes that others hold, whether this attempt is the one to go on: no
 // rival can have a majority, and the first node in the order that all take, among those that
-// answered, is this attempt's. r.mu is locked.
-func (a *attempt) rivals(r *round) (held []int, leads bool) {
+// answered, is this attempt's; and whether a rival has a majority. r.mu is locked.
+func (a *attempt) rivals(r *round) (held []int, leads, beaten bool) {
+	if a.result == protocol.Won {
+		return nil, false, false
+	}
 	counts, first := make(map[string]int), true
 	most := 0
 	for _, i := range a.c.q.size.Order(a.key) {
@@ -266,7 +271,8 @@ func (a *attempt) rivals(r *round) (held []int, leads bool) {
 			most = max(most, counts[id])
 		}
 	}
-	return held, leads && most < a.c.q.size.Majority()
+	beaten = most >= a.c.q.size.Majority()
+	return held, leads && !beaten, beaten
 }
 
 // lose gives back what the attempt was granted, and says why it is lost.

@@ -31,7 +31,7 @@ type NodeStatus uint8
 
 // The statuses of nodes.
 const (
-	NodeSilent  NodeStatus = iota // it has not answered by then
+	NodeSilent  NodeStatus = iota // it has not answered by then, or was not asked because the others were enough
 	NodeGranted                   // it granted or confirmed the lock
 	NodeHeld                      // somebody else holds the lock there
 	NodeLost                      // the lock is not held there any more

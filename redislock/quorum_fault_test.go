@@ -115,6 +115,7 @@ func TestQuorumMinorityDown(t *testing.T) {
 			a, _ := h.process()
 			b, _ := h.process()
 			before := h.lock(a, "before")
+			h.allHave("holdfast:before", 1)
 			down(h.servers[1])
 			down(h.servers[3])
 			last := before.Fence()

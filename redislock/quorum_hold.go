@@ -22,6 +22,26 @@ type hold struct {
 	next   int64          // that it was asked to move to, 0 where it is not known to be under way
 	expiry driver.Instant // when it is over unless it is renewed
 	dead   bool           // not won, or given back: what a node grants now goes back
+	timer  *time.Timer    // of completeSoon
+}
+
+// completeSoon asks the rest of the nodes as well, so that the hold outlives the end of a
+// minority, unless it is given back before: most are.
+func (q *Quorum) completeSoon(h *hold, ttl time.Duration) {
+	if !h.first.thrifty() {
+		return
+	}
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.timer = time.AfterFunc(min(thrift, ttl/10), func() {
+		q.begin(func() {
+			// Where it is over in this moment, either what is given back waits for the
+			// request, or the request is not sent any more: see giveBack.
+			if !h.isDead() && protocol.Left(h.sent, q.clock.Now(), ttl) > 0 {
+				h.first.broaden()
+			}
+		})
+	})
 }
 
 // late deals with an answer to the first round that nobody waited for.
@@ -39,6 +59,9 @@ func (h *hold) bury() {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	h.dead = true
+	if h.timer != nil {
+		h.timer.Stop()
+	}
 }
 
 func (h *hold) isDead() bool {

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"sync/atomic"
 
 	"github.com/holdfast-go/holdfast/driver"
 	"github.com/holdfast-go/holdfast/redislock/internal/protocol"
@@ -16,6 +17,9 @@ type node struct {
 	*Engine
 	index int
 	addr  string
+
+	// ailing is whether it failed, sat out or was late when it last was to grant or to vouch.
+	ailing atomic.Bool
 }
 
 // The keys that a node knows itself by, see lua/quorum_node.lua.

@@ -3,12 +3,18 @@ package redislock
 import (
 	"context"
 	"errors"
+	"slices"
+	"strings"
 	"sync"
 	"time"
 
 	"github.com/holdfast-go/holdfast/driver"
 	"github.com/holdfast-go/holdfast/redislock/internal/protocol"
 )
+
+// thrift is for how long an attempt makes do with a majority of the nodes, where they are all
+// well: then it asks the rest as well, whether it has won or not.
+const thrift = 10 * time.Millisecond
 
 // straggle is for how long the nodes that have not answered are waited for once a majority has,
 // when that was not enough to decide.
@@ -24,6 +30,13 @@ type message struct {
 
 // receive implements receiver.
 func (m *message) receive() {
+	switch m.op[0] {
+	case 'x', 'X', 'v', 'm':
+		well := m.err == nil && strings.IndexByte("efw!?", m.word[0]) < 0
+		if m.node.ailing.Load() == well {
+			m.node.ailing.Store(!well)
+		}
+	}
 	if m.round != nil {
 		m.round.receive(m)
 	}
@@ -60,6 +73,7 @@ type round struct {
 	mu       sync.Mutex
 	changed  chan struct{} // signalled when the answers may decide
 	messages []message     // the last one to each node
+	rest     []int         // nodes that are not asked unless the others are not enough
 	answers  []protocol.Answer
 	details  []detail
 	over     bool
@@ -95,6 +109,42 @@ func (r *round) submit() *round {
 		r.messages[i].submit()
 	}
 	return r
+}
+
+// submitThrifty asks a majority of the nodes while all are well, the same for all who want a
+// key, and the rest when that turns out not to be enough. The requests to the rest are late,
+// as any may be.
+func (r *round) submitThrifty() {
+	q := r.q
+	if slices.ContainsFunc(q.nodes, func(n *node) bool { return n.ailing.Load() }) {
+		r.submit()
+		return
+	}
+	order := q.size.Order(r.key)
+	most := q.size.Majority()
+	r.rest = order[most:]
+	for _, i := range order[:most] {
+		r.messages[i].submit()
+	}
+}
+
+// broaden asks the rest, and reports whether there was any. Who was asked and has not answered
+// by then is not relied on until it does.
+func (r *round) broaden() bool {
+	r.mu.Lock()
+	rest := r.rest
+	if r.rest = nil; len(rest) > 0 {
+		for i, a := range r.answers {
+			if a.Kind == protocol.Pending && !slices.Contains(rest, i) {
+				r.messages[i].node.ailing.Store(true)
+			}
+		}
+	}
+	r.mu.Unlock()
+	for _, i := range rest {
+		r.messages[i].submit()
+	}
+	return len(rest) > 0
 }
 
 // submitTo asks those nodes only. The others count as having nothing to say.
@@ -149,7 +199,7 @@ func (r *round) receive(m *message) {
 	}
 	r.answers[i], r.details[i] = ans, detail{payload: m.payload}
 	errors.As(m.err, &r.details[i].err)
-	decided := r.judge(r.answers) || r.open() == 0
+	decided := r.judge(r.answers) || r.open() == len(r.rest)
 	r.mu.Unlock()
 	if decided {
 		r.signal()
@@ -183,7 +233,11 @@ func (r *round) await(ctx context.Context) bool {
 		return true
 	default:
 	}
-	tick := time.NewTicker(straggle)
+	patience := straggle
+	if r.thrifty() {
+		patience = thrift
+	}
+	tick := time.NewTicker(patience)
 	defer tick.Stop()
 	for half := false; ; {
 		select {
@@ -194,6 +248,10 @@ func (r *round) await(ctx context.Context) bool {
 		case <-r.q.life.Done():
 			return false
 		case <-tick.C:
+			if r.broaden() {
+				tick.Reset(straggle)
+				continue
+			}
 			if half {
 				return false
 			}
@@ -202,6 +260,13 @@ func (r *round) await(ctx context.Context) bool {
 			r.mu.Unlock()
 		}
 	}
+}
+
+// thrifty reports whether there are nodes that were not asked.
+func (r *round) thrifty() bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return len(r.rest) > 0
 }
 
 // close ends the round. Answers that are missing stay so.

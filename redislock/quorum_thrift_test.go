@@ -1,0 +1,90 @@
+package redislock_test
+
+import (
+	"fmt"
+	"testing"
+
+	"github.com/holdfast-go/holdfast/driver"
+	"github.com/holdfast-go/holdfast/internal/testserver"
+	"github.com/holdfast-go/holdfast/redislock"
+)
+
+// have counts the nodes that have the key.
+func (h *house) have(key string) (n int) {
+	h.Helper()
+	for _, s := range h.servers {
+		if must(h.T, s, "EXISTS", key) == int64(1) {
+			n++
+		}
+	}
+	return n
+}
+
+// TestQuorumThrift: a lock that is held for longer than a moment is on all nodes, though a
+// majority was asked first, and no node keeps anything when it was given back.
+func TestQuorumThrift(t *testing.T) {
+	t.Parallel()
+	h := &house{T: t, servers: nodes(t, 5, testserver.RedisOptions{}), cfg: redislock.QuorumConfig{MaxTTL: labTTL}}
+	found(t, addrsOf(h.servers), h.cfg)
+	e := h.engine()
+	defer e.Close()
+	for i := range 200 { // which ends at every moment of completing it
+		name := fmt.Sprint("n", i)
+		c := h.take(e, ask(name, labTTL))
+		for n := 0; n < i%100; n++ {
+			h.have("holdfast:" + name)
+		}
+		h.giveBack(e, c)
+	}
+	for i := range 200 {
+		h.allHave(fmt.Sprint("holdfast:n", i), 0)
+	}
+	c := h.take(e, ask("held", labTTL))
+	h.allHave("holdfast:held", 1)
+	h.giveBack(e, c)
+	h.allHave("holdfast:held", 0)
+}
+
+// TestQuorumThriftMinorityHangs: a majority is enough wherever it is, for a lock that is free,
+// and for one that others hold.
+func TestQuorumThriftMinorityHangs(t *testing.T) {
+	t.Parallel()
+	h := &house{T: t, servers: nodes(t, 5, testserver.RedisOptions{}), cfg: redislock.QuorumConfig{MaxTTL: labTTL}}
+	found(t, addrsOf(h.servers), h.cfg)
+	e, other := h.engine(), h.engine()
+	defer e.Close()
+	defer other.Close()
+	for i := range 5 { // whichever of them a name begins with
+		name := fmt.Sprint("n", i)
+		c := h.take(e, ask(name, labTTL))
+		h.allHave("holdfast:"+name, 1)
+		for k := range 2 {
+			h.servers[(i+k)%5].Pause()
+		}
+		if _, err := other.Acquire(h.patience(), ask(name, labTTL)); !isKind(err, driver.Held) {
+			t.Errorf("what others hold: %v", err)
+		}
+		h.giveBack(other, h.take(other, ask(name+" free", labTTL)))
+		for k := range 2 {
+			h.servers[(i+k)%5].Resume()
+		}
+		h.giveBack(e, c)
+	}
+}
+
+// TestQuorumThriftLosesItsNodes: a lock whose first nodes end right away is renewed by the
+// others, which are asked as well.
+func TestQuorumThriftLosesItsNodes(t *testing.T) {
+	for i := range 5 {
+		t.Run(fmt.Sprint(i), func(t *testing.T) {
+			h := newHouse(t)
+			a, _ := h.process()
+			h.unlock(h.lock(a, "warm"))
+			l := h.lock(a, "name")
+			h.servers[i].Kill()
+			h.servers[(i+1)%5].Kill()
+			h.outlives(l, 2*shortTTL)
+			h.unlock(l)
+		})
+	}
+}
