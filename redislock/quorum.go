@@ -17,7 +17,8 @@ import (
 // for concurrent use.
 //
 // A lock is held while a majority of the nodes say so, each for itself, so a minority of them
-// may be dead, slow or cut off, and costs nothing: nobody waits for the slowest. It is
+// may be dead, slow or cut off. A majority is asked first, and the others after 10 ms or when
+// that is not enough; from then on the lease outlives the end of a minority. It is
 // exclusive while the clocks of the nodes and of the holders run at rates within 1 % of each
 // other, and its fences are unique and ordered whatever clocks, delays and repeated messages
 // do, as long as nodes that lose their data are healed before they take part again, see

@@ -1,11 +1,11 @@
 -- The plain cases of quorum.lua: a lock that is free or held by others is asked for at a node
 -- that serves, or a lock is given back. That is most of what a node is asked, and without
--- functions, and what the other cases need, it costs a third. KEYS, ARGV and the reply are
+-- functions, and what the other cases need, it costs half. KEYS, ARGV and the reply are
 -- those of quorum.lua, but for these: the ops are x, X, r and d, and those that give back come
 -- first; the reply says nothing of the node; and the word may be
 --   ~  nothing was done: the request is one for quorum.lua
--- Other words for x and X are from a node that serves and is in the epoch ARGV[2]. Those that
--- give back ask nothing of the node, here and there.
+-- Other words for x and X are from a node that serves and is in the epoch ARGV[2]. What a token
+-- holds is given back whatever the node is like; a replica refuses that by itself.
 local KEEP, AHEAD, MOST = 3600000, 10000, 9000000000000000
 local n, i, words, out = #KEYS - 2, 1, {}, {''}
 
@@ -14,9 +14,7 @@ while i <= n do
   if letter ~= 'r' and letter ~= 'd' then break end
   local word = '~'
   local v = redis.pcall('GET', key)
-  if type(v) ~= 'string' or not string.find(v, token, 1, true) then
-    word = '-'
-  elseif redis.pcall('DEL', key) == 1 then
+  if type(v) == 'string' and string.find(v, token, 1, true) and redis.pcall('DEL', key) == 1 then
     word = '='
     for _ = 1, letter == 'r' and 64 or 0 do
       local first = redis.pcall('ZPOPMIN', 'holdfast.i:' .. key)
