@@ -33,6 +33,7 @@ type candidate struct {
 	// Of a call that waits.
 	arrived   int64         // µs
 	wakes     chan wakeup   // nil before it stands in line
+	lines     []bool        // at which nodes it may stand in line
 	holders   []string      // tokens of those who held the lock at each node when it last said so
 	withdrawn chan struct{} // closed by a release of its token
 }
@@ -185,9 +186,12 @@ func (a *attempt) run(ctx context.Context) (*hold, *defeat) {
 	}
 	if a.result == protocol.Won && protocol.Left(h.sent, q.clock.Now(), a.c.req.TTL) > 0 {
 		a.first.close()
+		a.c.linesUp(a.first)
 		return h, nil
 	}
-	return nil, a.lose(ctx, h)
+	d := a.lose(ctx, h)
+	a.c.linesUp(a.first)
+	return nil, d
 }
 
 // poll asks until the first round is decided. Who leads in a split vote goes on with those that

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"math/bits"
 	"math/rand/v2"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -111,7 +112,7 @@ func (c *candidate) wait(ctx context.Context) (driver.Grant, error) {
 	}
 	for {
 		if op == 'X' && c.wakes == nil {
-			c.wakes = make(chan wakeup, 4*len(q.nodes))
+			c.wakes, c.lines = make(chan wakeup, 4*len(q.nodes)), make([]bool, len(q.nodes))
 			q.lines.enter(c)
 		}
 		now := q.clock.Now()
@@ -219,13 +220,38 @@ func (c *candidate) stop(ctx context.Context, d *defeat) (driver.Grant, error) {
 	return driver.Grant{}, c.owed(d, failure)
 }
 
+// linesUp notes where the call stands in line after an attempt that is over: not where it was
+// granted what it asked for, nor where it was not asked. Where the answer is late, hold.late
+// leaves the line.
+func (c *candidate) linesUp(r *round) {
+	if c.lines == nil {
+		return
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for i, a := range r.answers {
+		switch {
+		case a.Kind == protocol.Granted:
+			c.lines[i] = false
+		case a.Kind != protocol.Pending && !slices.Contains(r.rest, i):
+			c.lines[i] = true
+		}
+	}
+}
+
 // leaveLine says that this process does not wait any more, unless another of its calls does.
 // What became free meanwhile passes to who comes next.
 func (c *candidate) leaveLine() *round {
 	if c.wakes == nil || !c.q.lines.leave(c) {
 		return nil
 	}
-	return c.q.newRound(errand{key: c.key, op: "l", id: "-"}, c.q.undone(make([]protocol.Answer, len(c.q.nodes)))).submit()
+	var at []int
+	for i, stands := range c.lines {
+		if stands {
+			at = append(at, i)
+		}
+	}
+	return c.q.newRound(errand{key: c.key, op: "l", id: "-"}, c.q.undone(make([]protocol.Answer, len(c.q.nodes)))).submitTo(at)
 }
 
 // enlist notes that the request waits, so that a release of its token can withdraw it. It
