@@ -116,7 +116,7 @@ func (e *Engine) greet(ctx context.Context) error {
 }
 
 func (e *Engine) newSession() *session {
-	return &session{e: e, shares: make(map[*share]struct{})}
+	return &session{e: e, shares: make(map[*share]struct{}), wake: make(chan struct{}, 1)}
 }
 
 func capabilitiesOf(cfg Config) driver.Capabilities {

@@ -17,6 +17,7 @@ var (
 	errWithdrawn = errors.New("the request was withdrawn")
 	errGone      = errors.New("the session with the server has ended, and its locks with it")
 	errSwapped   = errors.New("another session answers than the one that was opened: a proxy stands between, or a driver connected anew; connect to the server itself")
+	errGarbled   = errors.New("the server's reply cannot be read: is something else answering there?")
 	errReadOnly  = errors.New("the server is read-only, so it is a replica or about to become one, and grants no locks: connect to the primary")
 )
 

@@ -79,8 +79,9 @@ func (s *session) settleFences(ctx context.Context) error {
 }
 
 // serverProcess returns a number that tells the process of the server from all others, and a ticket.
-// It is made of when the process was started, which the server says as its age by its own clock: both
-// have to be read in the same second.
+// It is made of when the process was started, which the server says as its age by its own clock, so both
+// have to be read in the same second; and of what cannot change while it runs: where it is, and the id
+// that it began with, which is in its tickets.
 func (s *session) serverProcess(ctx context.Context) (server, ticket uint64, err error) {
 	const tries = 20
 	for range tries {
@@ -92,11 +93,11 @@ func (s *session) serverProcess(ctx context.Context) (server, ticket uint64, err
 		if err := s.conn.QueryRowContext(ctx, "SHOW GLOBAL STATUS LIKE 'Uptime'").Scan(&name, &uptime); err != nil {
 			return 0, 0, err
 		}
-		if err := s.query("SELECT UNIX_TIMESTAMP(),CONCAT_WS(':',@@hostname,@@port,@@server_id),UUID_SHORT()", &after, &node, &ticket); err != nil {
+		if err := s.query("SELECT UNIX_TIMESTAMP(),CONCAT_WS(':',@@hostname,@@port),UUID_SHORT()", &after, &node, &ticket); err != nil {
 			return 0, 0, err
 		}
 		if before == after {
-			sum := sha256.Sum256(fmt.Appendf(nil, "%s:%d", node, after-uptime))
+			sum := sha256.Sum256(fmt.Appendf(nil, "%s:%d:%d", node, ticket>>56, after-uptime))
 			return binary.BigEndian.Uint64(sum[:8])>>1 | 1, ticket, nil // never 0
 		}
 	}

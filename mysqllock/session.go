@@ -5,6 +5,8 @@ import (
 	"database/sql"
 	sqldriver "database/sql/driver"
 	"fmt"
+	"io"
+	"strconv"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -26,7 +28,8 @@ type session struct {
 
 	mu      sync.Mutex
 	queue   []*job
-	running bool
+	running bool               // its goroutine
+	wake    chan struct{}      // buffered: there is something in the queue
 	abort   context.CancelFunc // ends the statement under way, and the connection with it
 
 	id atomic.Uint64 // of the connection, as the server counts them; 0 while there is none
@@ -38,11 +41,11 @@ type session struct {
 	used  driver.Instant
 
 	fences     fences
-	announced  bool      // others know that there are permits
-	owner      string    // whom others take for the owner of shares without a row
-	registered bool      // others know of the session
-	tryOne     *sql.Stmt // of the connection, nil until they are used
-	releaseOne *sql.Stmt
+	announced  bool                       // others know that there are permits
+	owner      string                     // whom others take for the owner of shares without a row
+	registered bool                       // others know of the session
+	tryOne     sqldriver.StmtQueryContext // of the connection, nil until they are used
+	releaseOne sqldriver.StmtQueryContext
 }
 
 // job is something to be done in a session's turn: exactly one of try, free and run.
@@ -62,6 +65,11 @@ func (s *session) submit(j *job) {
 	if !s.running {
 		s.running = true
 		s.e.calls.Go(s.work)
+		return
+	}
+	select {
+	case s.wake <- struct{}{}:
+	default: // it will look anyhow
 	}
 }
 
@@ -77,10 +85,28 @@ func (s *session) do(ctx context.Context, f func() error) error {
 	}
 }
 
-// work takes turns until there is nothing left to do.
+// work takes turns until the engine has ended and there is nothing left to do. It stays when there is
+// nothing: a goroutine that is made anew grows its stack for each statement.
 func (s *session) work() {
-	for s.turn() {
+	for {
+		for s.turn() {
+		}
+		select {
+		case <-s.wake:
+		case <-s.e.life.Done():
+			if s.rest() {
+				return
+			}
+		}
 	}
+}
+
+// rest reports whether the goroutine may end: the next job would have another one then.
+func (s *session) rest() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.running = len(s.queue) > 0
+	return !s.running
 }
 
 // turn does what is asked: all releases first, for somebody may be waiting for them, and of the
@@ -89,7 +115,6 @@ func (s *session) work() {
 func (s *session) turn() bool {
 	s.mu.Lock()
 	if len(s.queue) == 0 {
-		s.running = false
 		s.mu.Unlock()
 		return false
 	}
@@ -151,19 +176,62 @@ func (s *session) queryFor(wait time.Duration, text string, into ...any) error {
 	return s.conn.QueryRowContext(ctx, text).Scan(into...)
 }
 
-// queryPrepared is query for a statement with a key as its argument, which is prepared in the
-// connection at its first use: the server does not parse it again.
-func (s *session) queryPrepared(stmt **sql.Stmt, text, key string, into ...any) error {
+// askPrepared runs a statement with a key as its argument, and puts the one row that it answers
+// with into row. It is prepared at its first use in the connection, so that the server does not parse
+// it again, and skips what database/sql does for rows. It reports false where the driver cannot do
+// that.
+func (s *session) askPrepared(stmt *sqldriver.StmtQueryContext, text, key string, row []sqldriver.Value) (able bool, err error) {
 	ctx, cancel := s.begin(0)
 	defer cancel()
-	if *stmt == nil {
-		prepared, err := s.conn.PrepareContext(ctx, text)
+	err = s.conn.Raw(func(conn any) error {
+		if *stmt == nil {
+			prepares, ok := conn.(sqldriver.ConnPrepareContext)
+			if !ok {
+				return nil
+			}
+			prepared, err := prepares.PrepareContext(ctx, text)
+			if err != nil {
+				return err
+			}
+			if *stmt, ok = prepared.(sqldriver.StmtQueryContext); !ok {
+				return prepared.Close()
+			}
+		}
+		able = true
+		rows, err := (*stmt).QueryContext(ctx, []sqldriver.NamedValue{{Ordinal: 1, Value: key}})
 		if err != nil {
 			return err
 		}
-		*stmt = prepared
+		if len(rows.Columns()) != len(row) {
+			err = errGarbled
+		} else if err = rows.Next(row); err == io.EOF {
+			err = errGarbled
+		}
+		for i, v := range row { // what is in the driver's buffer is gone with the rows
+			if text, ok := v.([]byte); ok {
+				row[i] = string(text)
+			}
+		}
+		if closed := rows.Close(); err == nil {
+			err = closed
+		}
+		return err
+	})
+	return able, err
+}
+
+// number reads what drivers make of numbers. Nothing is not a number.
+func number(v sqldriver.Value) (n uint64, ok bool) {
+	switch v := v.(type) {
+	case int64:
+		return uint64(v), true
+	case uint64:
+		return v, true
+	case string:
+		n, err := strconv.ParseUint(v, 10, 64)
+		return n, err == nil
 	}
-	return (*stmt).QueryRowContext(ctx, key).Scan(into...)
+	return 0, false
 }
 
 // need sees to it that there is a connection, with a lease of at least ttl.
@@ -347,13 +415,7 @@ func (s *session) freeKeys(keys []string) error {
 		return errGone
 	}
 	for try := 1; ; try++ {
-		var answer string
-		var err error
-		if len(keys) == 1 {
-			err = s.queryPrepared(&s.releaseOne, releaseOneText, keys[0], &answer)
-		} else {
-			err = s.query(releaseText(keys), &answer)
-		}
+		answer, err := s.release(keys)
 		switch {
 		case err == nil && countHeld(answer) == len(keys):
 			return nil
@@ -367,6 +429,19 @@ func (s *session) freeKeys(keys []string) error {
 			return fmt.Errorf("%w (%w)", errGone, err)
 		}
 	}
+}
+
+// release runs the statement that frees locks.
+func (s *session) release(keys []string) (answer string, err error) {
+	if len(keys) == 1 {
+		var row [1]sqldriver.Value
+		if able, err := s.askPrepared(&s.releaseOne, releaseOneText, keys[0], row[:]); able || err != nil {
+			n, _ := number(row[0])
+			return strconv.FormatUint(n, 10), err
+		}
+	}
+	err = s.query(releaseText(keys), &answer)
+	return answer, err
 }
 
 func countHeld(answer string) int {

@@ -3,6 +3,7 @@ package mysqllock
 import (
 	"context"
 	"database/sql"
+	sqldriver "database/sql/driver"
 	"errors"
 	"fmt"
 	"time"
@@ -101,6 +102,20 @@ func (s *session) draw(all []*wanted, seconds int) error {
 }
 
 func (s *session) drawTickets(all []*wanted, seconds int, tickets []sql.Null[uint64]) error {
+	if len(all) == 1 && !all[0].held && seconds == 0 {
+		var row [2]sqldriver.Value
+		text := "" // of what is prepared already
+		if s.tryOne == nil {
+			text = tryOneText(s.id.Load())
+		}
+		if able, err := s.askPrepared(&s.tryOne, text, all[0].key, row[:]); able || err != nil {
+			tickets[0].V, tickets[0].Valid = number(row[0])
+			if readOnly, ok := number(row[1]); err == nil && (!ok || readOnly != 0) {
+				err = errReadOnly
+			}
+			return err
+		}
+	}
 	var readOnly bool
 	into := make([]any, 0, len(all)+2)
 	if seconds > 0 {
@@ -110,12 +125,7 @@ func (s *session) drawTickets(all []*wanted, seconds int, tickets []sql.Null[uin
 		into = append(into, &tickets[i])
 	}
 	into = append(into, &readOnly)
-	var err error
-	if len(all) == 1 && !all[0].held && seconds == 0 {
-		err = s.queryPrepared(&s.tryOne, tryOneText(s.id.Load()), all[0].key, into...)
-	} else {
-		err = s.queryFor(time.Duration(seconds)*time.Second, tryText(s.id.Load(), seconds, all), into...)
-	}
+	err := s.queryFor(time.Duration(seconds)*time.Second, tryText(s.id.Load(), seconds, all), into...)
 	if err == nil && readOnly {
 		err = errReadOnly
 	}
