@@ -14,9 +14,9 @@ var threeMembers = testserver.EtcdOptions{Members: 3, Current: true}
 // The leader is killed while one holds a lock and another waits for it: the holder keeps it, and
 // the other gets it afterwards.
 func TestFaultLeaderKilled(t *testing.T) {
-	const ttl = 6 * time.Second
+	const ttl = 10 * time.Second
 	l := newLab(t, threeMembers)
-	l.timeout = whileElecting
+	l.timeout = patientTimeout
 	look := l.engine(l.cluster.Addrs()...)
 	began := time.Now()
 	lease := l.lock(l.process(ttl), "name")
@@ -39,7 +39,7 @@ func TestFaultLeaderKilled(t *testing.T) {
 func TestFaultHolderInMinority(t *testing.T) {
 	const ttl = 5 * time.Second // a waiter outlives the election of a leader for as long
 	l := newLab(t, threeMembers)
-	l.timeout = whileElecting
+	l.timeout = patientTimeout
 	leader := l.cluster.Leader()
 	var majority []string
 	for _, m := range l.cluster.Members() {
@@ -68,7 +68,7 @@ func TestFaultHolderInMinority(t *testing.T) {
 func TestFaultRestart(t *testing.T) {
 	const ttl = 10 * time.Second
 	l := newLab(t, threeMembers)
-	l.timeout = whileElecting
+	l.timeout = patientTimeout
 	look := l.engine(l.cluster.Addrs()...)
 	began := time.Now()
 	lease := l.lock(l.process(ttl), "name")
@@ -156,6 +156,7 @@ func TestFaultLeaseRevoked(t *testing.T) {
 func TestFaultCompaction(t *testing.T) {
 	const ttl = 5 * time.Second
 	l := newLab(t, testserver.EtcdOptions{})
+	l.timeout = patientTimeout
 	m := l.cluster.Members()[0]
 	raw := l.raw(m.Addr())
 	look := l.engine(m.Addr())

@@ -31,9 +31,9 @@ func newLab(t *testing.T, options testserver.EtcdOptions) *lab {
 	return &lab{T: t, cluster: testserver.Etcd(t, options)}
 }
 
-// whileElecting is the timeout of exchanges that have to outlast an election: much longer than
-// the default, for machines on which one takes long.
-const whileElecting = 20 * time.Second
+// patientTimeout is for exchanges that have to outlast an election, or what else a test does to
+// a cluster: much longer than the default, for machines on which that takes long.
+const patientTimeout = 20 * time.Second
 
 func (l *lab) patience() context.Context {
 	ctx, cancel := context.WithTimeout(context.Background(), labPatience)

@@ -196,9 +196,9 @@ func TestPermissions(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	c := l.client(e, 2*time.Second)
+	c := l.client(e, 6*time.Second)
 	lease := l.lock(c, "name")
-	l.outlives(lease, time.Now(), 2*time.Second)
+	l.outlives(lease, time.Now(), 6*time.Second)
 	if _, err := e.Break(ctx, driver.BreakRequest{Name: "name", By: "me", Reason: "test"}); err != nil {
 		t.Errorf("break: %v", err)
 	}

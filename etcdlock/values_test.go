@@ -354,7 +354,7 @@ func first(resp *clientv3.GetResponse) []byte {
 func TestFaultCountOverLeaderKilled(t *testing.T) {
 	const users, more = 8, 20
 	l := newLab(t, threeMembers)
-	l.timeout = whileElecting
+	l.timeout = patientTimeout
 	ctx, cancel := context.WithTimeout(context.Background(), 2*labPatience)
 	defer cancel()
 	var done, unknown atomic.Int64
