@@ -2,10 +2,12 @@ package redislock_test
 
 import (
 	"context"
+	"errors"
 	"sync"
 	"testing"
 	"time"
 
+	"github.com/holdfast-go/holdfast"
 	"github.com/holdfast-go/holdfast/driver"
 	"github.com/holdfast-go/holdfast/internal/testserver"
 )
@@ -15,17 +17,7 @@ import (
 // that one counts nobody who listens. What it hears must be true.
 func TestPushHeardAtTheOldMaster(t *testing.T) {
 	t.Parallel()
-	d := &deployment{T: t, cfg: ungated}
-	d.cfg.Prefix = prefix()
-	for range 2 {
-		var options testserver.RedisOptions
-		if len(d.nodes) > 0 {
-			options.ReplicaOf = d.links[0].Addr()
-		}
-		node := testserver.Redis(t, options)
-		d.nodes, d.links = append(d.nodes, node), append(d.links, testserver.Proxy(t, node.Addr()))
-	}
-	d.followed(0, 1)
+	d := pair(t)
 	master := newSite(d.nodes[0].Addr())
 	holder := d.engineAt(master.addr)
 	ctx, cancel := bounded()
@@ -80,9 +72,76 @@ func TestPushHeardAtTheOldMaster(t *testing.T) {
 	<-granted
 }
 
+// pair starts a master and its replica, without a gate.
+func pair(t *testing.T) *deployment {
+	t.Helper()
+	d := &deployment{T: t, cfg: ungated}
+	d.cfg.Prefix = prefix()
+	for range 2 {
+		var options testserver.RedisOptions
+		if len(d.nodes) > 0 {
+			options.ReplicaOf = d.links[0].Addr()
+		}
+		node := testserver.Redis(t, options)
+		d.nodes, d.links = append(d.nodes, node), append(d.links, testserver.Proxy(t, node.Addr()))
+	}
+	d.followed(0, 1)
+	return d
+}
+
 // listeners is how many channels for pushes somebody listens to at a node.
 func (d *deployment) listeners(node int) int {
 	d.Helper()
 	channels, _ := must(d.T, d.nodes[node], "PUBSUB", "CHANNELS", "holdfast.in:*").([]any)
 	return len(channels)
+}
+
+// TestDemotedMasterIsLeft: a master becomes a replica and keeps its connections. Whatever it refuses
+// has the engine look for the master anew: it does not ask a replica forever.
+func TestDemotedMasterIsLeft(t *testing.T) {
+	t.Parallel()
+	for name, ask := range map[string]func(*lab, *holdfast.Client, *holdfast.Lease) error{
+		"count": func(l *lab, c *holdfast.Client, _ *holdfast.Lease) error {
+			_, err := c.Sequence("n").Next(l.patience())
+			return err
+		},
+		"lock": func(l *lab, c *holdfast.Client, _ *holdfast.Lease) error {
+			_, err := c.Mutex("new").TryLock(l.patience())
+			return err
+		},
+		"extend": func(l *lab, _ *holdfast.Client, held *holdfast.Lease) error {
+			return held.Extend(l.patience(), time.Minute)
+		},
+		"readers": func(l *lab, c *holdfast.Client, _ *holdfast.Lease) error {
+			_, err := c.RWMutex("new").RLock(l.patience())
+			return err
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			d := pair(t)
+			master := newSite(d.nodes[0].Addr())
+			l := &lab{T: t, server: d.nodes[0]}
+			e := d.engineAt(master.addr)
+			c, err := holdfast.New(e, holdfast.Config{TTL: time.Minute})
+			if err != nil {
+				t.Fatal(err)
+			}
+			t.Cleanup(func() { c.Close() })
+			held := l.lock(c, "held", holdfast.WithoutRenewal())
+			if _, err := c.Sequence("n").Next(l.patience()); err != nil {
+				t.Fatal(err)
+			}
+			d.synced(0, 1)
+			d.promote(1, 0)
+			master.move(d.nodes[1].Addr())
+			d.until("the new master is asked", func() bool {
+				err := ask(l, c, held)
+				if err != nil && !errors.Is(err, holdfast.ErrUnavailable) {
+					t.Fatal(err)
+				}
+				return err == nil
+			})
+		})
+	}
 }

@@ -199,6 +199,8 @@ for _, key in ipairs(order) do
     r = redis.pcall('SET', key, text)
   end
   if type(r) == 'table' and r.err then
+    -- A replica has done nothing of the call, and the library drops the connection on this word.
+    if string.find(r.err, '^READONLY') then return redis.error_reply(r.err) end
     for _, i in ipairs(kept.steps) do words[i] = '!' .. r.err end
   end
 end
