@@ -28,16 +28,17 @@ type Quorum struct {
 	Nodes   protocol.Quorum
 	Tries   []Try
 	Healers int
-	Blank   int  // nodes that have forgotten already
-	Healed  bool // a healer has been at work before, and messages of its may be under way
-	Forgets int  // how often a node forgets
-	Stale   bool // what it loses may be its last steps only
-	Copies  int  // of first requests
-	Renews  int  // rounds of each holder
-	Moves   bool // a holder may ask for another number, once
-	Clamps  bool // a node may not accept the clock that is proposed
-	AtOnce  bool // healers look at all nodes at once
-	RunOut  bool // counters may run out
+	Blank   int   // nodes that have forgotten already
+	Healed  bool  // a healer has been at work before, and messages of its may be under way
+	Forgets int   // how often a node forgets
+	Stale   bool  // what it loses may be its last steps only
+	Copies  int   // of first requests
+	Renews  int   // rounds of each holder
+	Moves   bool  // a holder may ask for another number, once
+	Clamps  bool  // a node may not accept the clock that is proposed
+	AtOnce  bool  // healers look at all nodes at once
+	RunOut  bool  // counters may run out
+	Ahead   int64 // of top, see QuorumNode
 
 	TTL, Tick time.Duration
 

@@ -35,7 +35,7 @@ const (
 // load puts what a node has into the node that the scripts run on.
 func (w *Quorum) load(c *column) {
 	n := &w.node
-	n.Micros, n.Flaws = qMicros, w.Flaws
+	n.Micros, n.Flaws, n.Ahead = qMicros, w.Flaws, w.Ahead
 	n.Top, n.HasTop = int64(c.top), c.state != blank
 	n.Record = QuorumRecord{Set: true, Term: n.Term, Epoch: nameOf(c), Floor: int64(c.floor), Mark: int64(c.mark), Since: instant, Constants: w.constants}
 	switch {

@@ -71,6 +71,8 @@ func TestQuorum(t *testing.T) {
 	timed := Quorum{Nodes: 3, Tries: plain2, Renews: 1, TTL: 2 * second, Tick: second}
 	restarted := timed
 	restarted.Forgets, restarted.Healers, restarted.AtOnce = 1, 1, true
+	ahead := forgetting(3, plain2, 1, 1)
+	ahead.Ahead = 2
 	for _, c := range []struct {
 		name string
 		long bool
@@ -85,6 +87,8 @@ func TestQuorum(t *testing.T) {
 		{"FourNodes", false, Quorum{Nodes: 4, Tries: plain2}},
 		{"FiveNodes", false, Quorum{Nodes: 5, Tries: plain2}},
 		{"Forgets", false, forgetting(3, plain2, 1, 1)},
+		{"ForgetsWithTopAhead", false, ahead},
+		{"CountersRunOutWithTopAhead", false, Quorum{Nodes: 3, Tries: plain2, RunOut: true, Ahead: 2}},
 		{"Leases", false, timed},
 		{"LeasesOfThree", true, Quorum{Nodes: 3, Tries: plain3, TTL: second, Tick: second}},
 		{"LeasesAndARestart", false, Quorum{Nodes: 3, Tries: plain2, TTL: second, Tick: second, Forgets: 1, Healers: 1, AtOnce: true}},
