@@ -50,7 +50,11 @@ func (c Config) keysOf(name string) keys {
 
 // hash returns the first 64 bits of the SHA-256 of "holdfast:schema:purpose:name".
 func (c Config) hash(purpose, name string) int64 {
-	sum := sha256.Sum256([]byte("holdfast:" + c.Schema + ":" + purpose + ":" + name))
+	var room [128]byte
+	text := append(room[:0], "holdfast:"...)
+	text = append(append(text, c.Schema...), ':')
+	text = append(append(text, purpose...), ':')
+	sum := sha256.Sum256(append(text, name...))
 	return int64(binary.BigEndian.Uint64(sum[:8]))
 }
 

@@ -57,6 +57,7 @@ type request struct {
 	short bool          // alone does not wait for locks: no answer within Timeout ends the session
 
 	answers []answer       // one a step, when err is nil
+	one     [1]answer      // room for them
 	sent    driver.Instant // before the statement left
 	err     error
 	over    atomic.Bool
@@ -179,10 +180,13 @@ func (s *session) carryOut(w *wire, batch []*request) error {
 
 // combined carries out the steps of a batch in one statement.
 func (s *session) combined(w *wire, batch []*request) error {
-	if len(batch) == 1 && len(batch[0].steps) == 1 {
-		var err error
-		batch[0].answers, err = s.steps(w, batch[0].steps, []int{0})
-		return err
+	if r := batch[0]; len(batch) == 1 && len(r.steps) == 1 {
+		if text := s.e.texts.ofStep(r.steps[0]); text != "" {
+			var err error
+			r.one[0], err = s.step(w, text, r.steps[0])
+			r.answers = r.one[:]
+			return err
+		}
 	}
 	var steps []step
 	for _, r := range batch {
@@ -219,17 +223,17 @@ func compareGates(a, b step) int {
 	return 1
 }
 
+// step carries out t by its own statement.
+func (s *session) step(w *wire, text string, t step) (answer, error) {
+	a, err := w.queryNumber(s.life, text, t.key.n, s.pid)
+	if err == nil && a.ok && a.n == moved {
+		err = errMoved
+	}
+	return a, err
+}
+
 // steps carries out steps in that order and returns the answers in theirs.
 func (s *session) steps(w *wire, steps []step, order []int) ([]answer, error) {
-	if len(steps) == 1 {
-		if text := s.e.texts.ofStep(steps[0]); text != "" {
-			a, err := w.queryNumber(s.life, text, steps[0].key.n, s.pid)
-			if err == nil && a.ok && a.n == moved {
-				err = errMoved
-			}
-			return []answer{a}, err
-		}
-	}
 	var ops, ks, windows, pairs list
 	for _, i := range order {
 		t := steps[i]
