@@ -188,10 +188,10 @@ func (e *Engine) background(f func()) bool {
 func (e *Engine) bound(ctx context.Context) (context.Context, context.CancelFunc) {
 	bounded, cancel := context.WithTimeout(exchange{e.life, ctx}, e.cfg.Timeout)
 	if ctx.Done() == nil {
-		return untold{bounded}, cancel
+		return bounded, cancel
 	}
 	gone := context.AfterFunc(ctx, func() { time.AfterFunc(grace, cancel) })
-	return untold{bounded}, func() {
+	return bounded, func() {
 		gone()
 		cancel()
 	}
@@ -211,14 +211,6 @@ func (x exchange) Value(key any) any {
 	}
 	return x.caller.Value(key)
 }
-
-// untold is a context whose deadline is not told to the members, who have a limit of their own
-// and are told when a call is over: a header that is another each time costs both sides more
-// than most of the others together.
-type untold struct{ context.Context }
-
-// Deadline implements context.Context.
-func (untold) Deadline() (time.Time, bool) { return time.Time{}, false }
 
 // patience is bound for what has to be cleaned up after a caller whose context may have ended.
 func (e *Engine) patience(ctx context.Context) (context.Context, context.CancelFunc) {
