@@ -22,6 +22,7 @@ func exclusive(name string, ttl time.Duration) driver.Request {
 // exclude each other though requests travel together, and no two have one fence.
 func TestMergedOneName(t *testing.T) {
 	l := newLab(t, testserver.EtcdOptions{})
+	l.timeout = patientTimeout
 	e := l.engine(l.cluster.Addrs()...)
 	var inside atomic.Int32
 	var fences sync.Map

@@ -190,7 +190,7 @@ func TestPermissions(t *testing.T) {
 	must(admin.AuthEnable(ctx))
 
 	open := func(user, password string) (*etcdlock.Engine, error) {
-		return etcdlock.Open(l.patience(), fmt.Sprintf("etcd://%s:%s@%s?prefix=jobs/&timeout=3s", user, password, addr), etcdlock.Config{})
+		return etcdlock.Open(l.patience(), fmt.Sprintf("etcd://%s:%s@%s?prefix=jobs/&timeout=20s", user, password, addr), etcdlock.Config{})
 	}
 	e, err := open("app", "hunter2")
 	if err != nil {
