@@ -69,10 +69,19 @@ func testLayout(t *testing.T, s *testserver.ZooKeeperServer) {
 // foreign creates a node as another library would.
 func (l *lab) foreign(path string) (delete func()) {
 	l.Helper()
-	node, err := l.admin.Create(path, []byte("10.0.0.7"), zk.FlagEphemeralSequential, zk.WorldACL(zk.PermAll))
-	if err != nil {
-		l.Fatal(err)
-	}
+	var node string
+	l.eventually("the node is created", func() bool {
+		var err error
+		node, err = l.admin.Create(path, []byte("10.0.0.7"), zk.FlagEphemeralSequential, zk.WorldACL(zk.PermAll))
+		if errors.Is(err, zk.ErrNoNode) { // the servers have taken back the empty folder
+			_, _ = l.admin.Create(path[:strings.LastIndexByte(path, '/')], nil, zk.FlagPersistent, zk.WorldACL(zk.PermAll))
+			return false
+		}
+		if err != nil {
+			l.Fatal(err)
+		}
+		return true
+	})
 	return func() {
 		if err := l.admin.Delete(node, -1); err != nil {
 			l.Error(err)
