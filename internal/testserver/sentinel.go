@@ -306,13 +306,6 @@ func (s *SentinelSet) FreezeReplication(n *RedisServer) { s.Proxy(n).FreezeMarke
 // still follows its master, whose proxy that is up to. The proxy's Heal ends it.
 func (s *SentinelSet) Isolate(n *RedisServer) { s.Proxy(n).Partition() }
 
-func (s *SentinelSet) must(n *RedisServer, args ...string) {
-	s.t.Helper()
-	if _, err := n.Do(args...); err != nil {
-		s.t.Fatalf("%q on port %d: %v", args, n.port, err)
-	}
-}
-
 func (s *SentinelSet) until(what string, try func() error) {
 	s.t.Helper()
 	if err := poll(nil, try); err != nil {
