@@ -16,6 +16,14 @@ func Needs(e *Engine) []string {
 	return names
 }
 
+// Near tells the engine how long its nodes take to answer, and returns whether that majority is asked first.
+func (q *Quorum) Near(majority []int, took ...time.Duration) bool {
+	for i, d := range took {
+		q.nodes[i].took.Store(int64(d))
+	}
+	return q.near(majority)
+}
+
 // Attempts returns how often the engine has tried to get a majority.
 func (q *Quorum) Attempts() uint64 { return q.attempts.Load() }
 

@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strings"
 	"sync/atomic"
+	"time"
 
 	"github.com/holdfast-go/holdfast/driver"
 	"github.com/holdfast-go/holdfast/redislock/internal/protocol"
@@ -20,6 +21,14 @@ type node struct {
 
 	// ailing is whether it failed, sat out or was late when it last was to grant or to vouch.
 	ailing atomic.Bool
+
+	took atomic.Int64 // ns, of the last calls: how long they took on the whole
+}
+
+// timed takes down how long a call took that was answered. Two at once may lose one.
+func (n *node) timed(d time.Duration) {
+	took := n.took.Load()
+	n.took.Store(took + (int64(d)-took)/8)
 }
 
 // The keys that a node knows itself by, see lua/quorum_node.lua.
@@ -81,6 +90,7 @@ func (q *Quorum) call(n *node, b *batch, requests []*request, epoch string, s *s
 		a = append(a, &r.op, &r.id, &r.ttl)
 	}
 	f.args = a
+	asked := q.clock.Now()
 	reply, err := f.call.send(n.life, n.only.node, s, a)
 	if err != nil && len(requests) > 1 && isKeyBarred(err) {
 		// One of the keys is beyond the rights of the user: the others must not suffer.
@@ -91,6 +101,7 @@ func (q *Quorum) call(n *node, b *batch, requests []*request, epoch string, s *s
 	}
 	words := ""
 	if err == nil {
+		n.timed(q.clock.Now().Sub(asked))
 		words, err = q.open(n, reply, requests, epoch, s)
 	}
 	if err != nil {

@@ -111,21 +111,35 @@ func (r *round) submit() *round {
 	return r
 }
 
-// submitThrifty asks a majority of the nodes while all are well, the same for all who want a
-// key, and the rest when that turns out not to be enough. The requests to the rest are late,
-// as any may be.
+// submitThrifty asks a majority of the nodes, the same for all who want a key, while all are
+// well and none of those is farther away than others: the rest is asked when they turn out not
+// to be enough. The requests to the rest are late, as any may be.
 func (r *round) submitThrifty() {
 	q := r.q
-	if slices.ContainsFunc(q.nodes, func(n *node) bool { return n.ailing.Load() }) {
+	order, most := q.size.Order(r.key), q.size.Majority()
+	if slices.ContainsFunc(q.nodes, func(n *node) bool { return n.ailing.Load() }) || !q.near(order[:most]) {
 		r.submit()
 		return
 	}
-	order := q.size.Order(r.key)
-	most := q.size.Majority()
 	r.rest = order[most:]
 	for _, i := range order[:most] {
 		r.messages[i].submit()
 	}
+}
+
+// near reports whether the nodes of a majority answer about as fast as the fastest majority:
+// where all are asked, that is what decides.
+func (q *Quorum) near(majority []int) bool {
+	var room [16]int64
+	all, slowest := room[:0], int64(0)
+	for _, n := range q.nodes {
+		all = append(all, n.took.Load())
+	}
+	for _, i := range majority {
+		slowest = max(slowest, all[i])
+	}
+	slices.Sort(all)
+	return slowest <= 2*all[len(majority)-1]+int64(time.Millisecond)
 }
 
 // broaden asks the rest, and reports whether there was any. Who was asked and has not answered

@@ -3,6 +3,7 @@ package redislock_test
 import (
 	"fmt"
 	"testing"
+	"time"
 
 	"github.com/holdfast-go/holdfast/driver"
 	"github.com/holdfast-go/holdfast/internal/testserver"
@@ -87,4 +88,49 @@ func TestQuorumThriftLosesItsNodes(t *testing.T) {
 			h.unlock(l)
 		})
 	}
+}
+
+// TestQuorumThriftFarNodes: a majority with a node that is far away is not asked first, as a nearer
+// one would decide sooner. How far they are is known from their answers.
+func TestQuorumThriftFarNodes(t *testing.T) {
+	t.Parallel()
+	const near, far = 300 * time.Microsecond, 30 * time.Millisecond
+	q := quorumOn(t, []string{"h1:1", "h2:1", "h3:1", "h4:1", "h5:1"}, redislock.QuorumConfig{})
+	defer q.Close()
+	for _, test := range []struct {
+		took     []time.Duration
+		majority []int
+		want     bool
+	}{
+		{[]time.Duration{0, 0, 0, 0, 0}, []int{0, 1, 2}, true},
+		{[]time.Duration{near, near, near, near, near}, []int{4, 1, 2}, true},
+		{[]time.Duration{near, 4 * near, near, near, near}, []int{1, 2, 3}, true},
+		{[]time.Duration{near, near, near, far, far}, []int{0, 1, 2}, true},
+		{[]time.Duration{near, near, near, far, far}, []int{0, 1, 3}, false},
+		{[]time.Duration{near, near, near, far, far}, []int{4, 3, 0}, false},
+		{[]time.Duration{near, near, far, far, far}, []int{4, 3, 0}, true}, // no majority is near
+		{[]time.Duration{near, near, far, far, 3 * far}, []int{4, 3, 0}, false},
+	} {
+		if got := q.Near(test.majority, test.took...); got != test.want {
+			t.Errorf("nodes take %v, majority %v: %v", test.took, test.majority, got)
+		}
+	}
+}
+
+// TestQuorumThriftDistance: how far away a node is shows in its answers.
+func TestQuorumThriftDistance(t *testing.T) {
+	h, proxies := threeNodes(t)
+	e := h.behindProxies(proxies)
+	proxies[2].Delay(20 * time.Millisecond)
+	comesTrue(t, "one is known to be far away", func() bool {
+		h.giveBack(e, h.take(e, ask("name", labTTL)))
+		e.Look(h.patience())
+		near := 0
+		for _, two := range [][]int{{0, 1}, {0, 2}, {1, 2}} {
+			if e.Near(two) {
+				near++
+			}
+		}
+		return near == 1
+	})
 }
