@@ -7,6 +7,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"time"
 
 	"github.com/holdfast-go/holdfast/driver"
 	"github.com/holdfast-go/holdfast/internal/ledger"
@@ -52,6 +53,7 @@ func (f *fences) first(ticket uint64) int64 {
 var (
 	errForgot   = errors.New("the row that fences come from was changed by something else, or by another server: what was locked under the old one is given up")
 	errNoFences = errors.New("there are no fences left: they end at 2^53")
+	errYoung    = errors.New("the server has been started less than two seconds ago: try again")
 	errClockSet = errors.New("the server's clock is being set, so that it cannot be told from another one: try again")
 )
 
@@ -82,8 +84,12 @@ func (s *session) settleFences(ctx context.Context) error {
 // It is made of when the process was started, which the server says as its age by its own clock, so both
 // have to be read in the same second; and of what cannot change while it runs: where it is, and the id
 // that it began with, which is in its tickets.
+//
+// One that was started less than two seconds ago is waited for: had it granted anything by then, and been
+// ended and started again within the second in which it began, the next could not be told from it, and
+// would draw its tickets a second time.
 func (s *session) serverProcess(ctx context.Context) (server, ticket uint64, err error) {
-	const tries = 20
+	const tries, settled = 20, 2
 	for range tries {
 		var before, after, uptime int64
 		var name, node string
@@ -92,6 +98,16 @@ func (s *session) serverProcess(ctx context.Context) (server, ticket uint64, err
 		}
 		if err := s.conn.QueryRowContext(ctx, "SHOW GLOBAL STATUS LIKE 'Uptime'").Scan(&name, &uptime); err != nil {
 			return 0, 0, err
+		}
+		if young := settled - uptime; young > 0 {
+			wait := time.NewTimer(time.Duration(young) * time.Second)
+			defer wait.Stop()
+			select {
+			case <-wait.C:
+				continue
+			case <-ctx.Done():
+				return 0, 0, driver.Fail(driver.Unavailable, errYoung)
+			}
 		}
 		if err := s.query("SELECT UNIX_TIMESTAMP(),CONCAT_WS(':',@@hostname,@@port),UUID_SHORT()", &after, &node, &ticket); err != nil {
 			return 0, 0, err
