@@ -5,21 +5,43 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"os/signal"
 	"path/filepath"
+	"runtime"
 	"strings"
+	"syscall"
 	"testing"
+	"time"
 
 	"github.com/holdfast-go/holdfast/internal/testserver"
 
 	"github.com/holdfast-go/holdfast/examples/invoices/report"
 )
 
-// The test binary is also the instances of the service.
+// The test binary is also the instances of the service. All of them, the servers and the goroutines are
+// gone in the end.
 func TestMain(m *testing.M) {
 	if len(os.Args) == 2 && os.Args[1] == serve {
-		os.Exit(command(context.Background(), os.Args[1:]))
+		ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM)
+		code := command(ctx, os.Args[1:])
+		stop()
+		os.Exit(code)
 	}
-	os.Exit(m.Run())
+	before := runtime.NumGoroutine() + 1 // one that starts processes stays
+	code := m.Run()
+	if _, err := syscall.Wait4(-1, nil, syscall.WNOHANG, nil); !errors.Is(err, syscall.ECHILD) {
+		fmt.Println("a process is left, or nobody has asked how it ended:", err)
+		code = 1
+	}
+	for deadline := time.Now().Add(20 * time.Second); runtime.NumGoroutine() > before; time.Sleep(10 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			text := make([]byte, 1<<20)
+			fmt.Printf("goroutines are left:\n%s\n", text[:runtime.Stack(text, true)])
+			code = 1
+			break
+		}
+	}
+	os.Exit(code)
 }
 
 // progress prints what the cluster does to the log of a test.

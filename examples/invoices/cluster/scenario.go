@@ -75,7 +75,7 @@ func promises(r report.Report) error {
 			return err
 		}
 		if kind.Unique && row.Duplicates > 0 || kind.Gapless && row.Gaps > 0 {
-			broken = append(broken, fmt.Errorf("%s on %s: %d duplicates and %d gaps must not be", row.Strategy, row.Engine, row.Duplicates, row.Gaps))
+			broken = append(broken, fmt.Errorf("%s: %d duplicates and %d gaps must not be", row.Title(), row.Duplicates, row.Gaps))
 		}
 	}
 	return errors.Join(broken...)

@@ -156,7 +156,7 @@ func TestDeadline(t *testing.T) {
 	}
 }
 
-// Who is told to end answers what is under way, and gives its locks back.
+// Who is told to end answers what is under way, and leaves the lock to others.
 func TestDrain(t *testing.T) {
 	t.Parallel()
 	folder := t.TempDir()
@@ -179,7 +179,7 @@ func TestDrain(t *testing.T) {
 	if got := <-code; got != 0 {
 		t.Errorf("exit code %d\n%s", got, i.log)
 	}
-	hold(t, engine)() // or it would wait for the rest of a lease
+	hold(t, engine)() // whoever comes next gets it
 }
 
 func TestSettings(t *testing.T) {
