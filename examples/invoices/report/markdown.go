@@ -25,8 +25,9 @@ func (p *printer) rows(r Report) {
 	p.printf("|---|---:|---:|---:|---:|---:|---:|---|---|\n")
 	var notes []string
 	note := func(row Row, about, text string) {
-		if text != "" {
-			notes = append(notes, fmt.Sprintf("- %s: %s%s", mark(row.Title()), about, mark(text)))
+		line := fmt.Sprintf("- %s: %s%s", mark(row.Title()), about, mark(text))
+		if text != "" && !slices.Contains(notes, line) { // rows that only differ in what failed say the same
+			notes = append(notes, line)
 		}
 	}
 	for _, row := range r.Rows {
