@@ -11,8 +11,8 @@ MODULES     = $(shell sed -n 's/^\t\(\.[^ ]*\)$$/\1/p' go.work)
 demo: ## issue invoice numbers with a cluster of processes: without a lock, with a local one, with holdfast
 	$(GO) run ./cmd/holdfast demo
 
-test: install ## all tests of all modules, with the race detector; the longest begin first
-	$(GO) test -race -timeout 9m ./redislock $$($(GO) list work | grep -v -e /etcdlock -e '/zklock$$')
+test: install ## all tests of all modules, with the race detector
+	$(GO) test -race -timeout 9m $$($(GO) list work | grep -v -e /etcdlock -e '/zklock$$')
 	$(GO) test -race -timeout 9m -p 1 ./etcdlock ./zklock # clusters of consensus, which elect in vain where others take the processors
 	$(GO) test -run '^$$' -bench 'Uncontended|Contended|Distinct|Engine|Bare|True' -benchtime 1x ./bench ./memlock ./filelock ./cmd/holdfast
 
