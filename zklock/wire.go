@@ -70,6 +70,11 @@ func (w *wire) SetWriteDeadline(time.Time) error { return nil }
 
 // Write sends one request: the library writes each as a whole. A creation of a caller who is
 // alone goes out together with the request that follows it, which spares both sides a wake-up.
+//
+// It never fails: a connection that takes nothing more ends, and the library hears so where it
+// reads. To a failed write it would answer twice, once for the write and once for the connection
+// that ended. There is room for two answers, and one is the caller's who finds the library
+// closed: a third would block the library forever.
 func (w *wire) Write(p []byte) (int, error) {
 	w.out.Lock()
 	defer w.out.Unlock()
@@ -78,31 +83,30 @@ func (w *wire) Write(p []byte) (int, error) {
 		w.held = append(w.held, p...) // the library uses p again
 		return len(p), nil
 	}
-	if err := w.send(p); err != nil {
-		return 0, err
-	}
+	w.send(p)
 	if setWatches {
 		w.session.watchesSet(w)
 	}
 	return len(p), nil
 }
 
-// send writes a request, behind what is held back. w.out is locked.
-func (w *wire) send(p []byte) error {
+// send writes a request, behind what is held back, or ends the connection. w.out is locked.
+func (w *wire) send(p []byte) {
 	if len(w.held) > 0 {
 		p = append(w.held, p...)
 		w.held = p[:0]
 	}
-	_, err := w.Conn.Write(p)
-	return err
+	if _, err := w.Conn.Write(p); err != nil {
+		_ = w.Conn.Close()
+	}
 }
 
 // flush sends a creation that nothing will follow.
 func (w *wire) flush() {
 	w.out.Lock()
 	defer w.out.Unlock()
-	if len(w.held) > 0 && w.send(nil) != nil {
-		_ = w.Conn.Close() // which the library notices
+	if len(w.held) > 0 {
+		w.send(nil)
 	}
 }
 

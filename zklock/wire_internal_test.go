@@ -95,3 +95,27 @@ func TestCreationGoesWithWhatFollows(t *testing.T) {
 	}
 	sends(frame(102, opCreate, "/b"))
 }
+
+// broken is a connection that takes nothing.
+type broken struct {
+	net.Conn
+	closed chan struct{}
+}
+
+func (b broken) Write([]byte) (int, error)   { return 0, net.ErrClosed }
+func (b broken) SetDeadline(time.Time) error { return nil }
+func (b broken) Close() error                { close(b.closed); return nil }
+
+// TestFailedWriteEndsTheConnection: the library is told where it reads, and only there.
+func TestFailedWriteEndsTheConnection(t *testing.T) {
+	conn := broken{closed: make(chan struct{})}
+	w := newWire(conn, &session{limit: time.Minute, creations: make(map[string]*creation)}, "server")
+	if n, err := w.Write([]byte("greeting")); n != len("greeting") || err != nil {
+		t.Errorf("Write: %d, %v", n, err)
+	}
+	select {
+	case <-conn.closed:
+	default:
+		t.Error("the connection is left open")
+	}
+}
