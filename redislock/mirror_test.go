@@ -472,6 +472,7 @@ func (w *twin) describe() []string {
 // TestTheMirrorIsTheScripts: the model checker's server does what the scripts do, word by
 // word and key by key.
 func TestTheMirrorIsTheScripts(t *testing.T) {
+	t.Parallel()
 	seed := uint64(time.Now().UnixNano())
 	if s := os.Getenv("HOLDFAST_SEED"); s != "" {
 		seed, _ = strconv.ParseUint(s, 10, 64)
