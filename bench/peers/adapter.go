@@ -23,9 +23,6 @@ type adapter struct {
 	kind  kind
 	about string
 	open  func(addr string) (peer, error) // addr is that of its server
-
-	// missing says why it cannot be measured yet; empty when it can.
-	missing string
 }
 
 // peer is a library at work in this process.

@@ -92,10 +92,6 @@ func (s *settings) runPattern(ctx context.Context, srv *server, p pattern) (*out
 		for i := range o.adapters {
 			// Each round begins with another one: nobody always follows the same.
 			a := o.adapters[(i+round)%len(o.adapters)]
-			if a.missing != "" {
-				o.failures[a.name] = a.missing
-				continue
-			}
 			c, err := s.cell(ctx, srv, p, a, s.section)
 			if ctx.Err() != nil {
 				return nil, ctx.Err()

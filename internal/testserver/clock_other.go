@@ -11,7 +11,7 @@ type clock struct{ env []string }
 
 func newClock(t testing.TB, _ string) *clock {
 	t.Helper()
-	missing(t, "servers have clocks of their own on Linux only")
+	Missing(t, "servers have clocks of their own on Linux only")
 	return nil
 }
 

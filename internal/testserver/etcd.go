@@ -114,7 +114,7 @@ func (c *EtcdCluster) program() string {
 	_, here, _, _ := runtime.Caller(0)
 	path := filepath.Join(filepath.Dir(here), "..", "..", "etcdlock", "etcdserver", ".installed", "etcd")
 	if _, err := os.Stat(path); err != nil {
-		missing(c.t, "the current etcd has not been built: run scripts/install")
+		Missing(c.t, "the current etcd has not been built: run scripts/install")
 	}
 	return path
 }

@@ -20,6 +20,7 @@ var packages = map[string]string{
 	"java":               "default-jre-headless",
 	"javac":              "default-jdk-headless",
 	"zookeeper":          "zookeeper",
+	"node":               "nodejs",
 
 	"chromium-headless-shell": "chromium-headless-shell",
 }
@@ -36,12 +37,13 @@ func Need(t testing.TB, program string) string {
 	if !ok {
 		pkg = program
 	}
-	missing(t, "%s is not installed: apt-get install --no-install-recommends %s", program, pkg)
+	Missing(t, "%s is not installed: apt-get install --no-install-recommends %s", program, pkg)
 	return ""
 }
 
-// missing ends a test that this machine cannot run.
-func missing(t testing.TB, format string, args ...any) {
+// Missing ends a test for which this machine lacks something that is no program, or not only one:
+// see [Need].
+func Missing(t testing.TB, format string, args ...any) {
 	t.Helper()
 	if os.Getenv("HOLDFAST_REQUIRE") != "" {
 		t.Fatalf(format, args...)

@@ -85,7 +85,7 @@ func JavaClassPath(t testing.TB, pkg string, names ...string) string {
 	for _, name := range names {
 		path := filepath.Join(jars, name+".jar")
 		if _, err := os.Stat(path); err != nil {
-			missing(t, "%s is not installed: apt-get install --no-install-recommends %s", path, pkg)
+			Missing(t, "%s is not installed: apt-get install --no-install-recommends %s", path, pkg)
 		}
 		all = append(all, path)
 	}

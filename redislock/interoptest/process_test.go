@@ -20,15 +20,6 @@ import (
 // installed is where scripts/install puts the packages for Node.js.
 const installed = ".installed"
 
-// missing ends a test for which this machine lacks something.
-func missing(t testing.TB, format string, args ...any) {
-	t.Helper()
-	if os.Getenv("HOLDFAST_REQUIRE") != "" {
-		t.Fatalf(format, args...)
-	}
-	t.Skipf(format, args...)
-}
-
 // openPython starts peer.py.
 func openPython(t testing.TB, server *testserver.RedisServer) client {
 	t.Helper()
@@ -38,7 +29,7 @@ func openPython(t testing.TB, server *testserver.RedisServer) client {
 			return startPeer(t, nil, python, "peer.py", strconv.Itoa(server.Port()))
 		}
 	}
-	missing(t, "redis-py is not installed: apt-get install --no-install-recommends python3-redis")
+	testserver.Missing(t, "redis-py is not installed: apt-get install --no-install-recommends python3-redis")
 	return nil
 }
 
@@ -53,16 +44,13 @@ func openNode(library string) func(testing.TB, *testserver.RedisServer) client {
 // startNode starts peer.js for a library, on one server or on several.
 func startNode(t testing.TB, library string, servers ...*testserver.RedisServer) client {
 	t.Helper()
-	node, err := exec.LookPath("node")
-	if err != nil {
-		missing(t, "node is not installed: apt-get install --no-install-recommends nodejs")
-	}
+	node := testserver.Need(t, "node")
 	modules, err := filepath.Abs(filepath.Join(installed, "node_modules"))
 	if err == nil {
 		_, err = os.Stat(filepath.Join(modules, library, "package.json"))
 	}
 	if err != nil {
-		missing(t, "%s for Node.js is not installed: run scripts/install (%v)", library, err)
+		testserver.Missing(t, "%s for Node.js is not installed: run scripts/install (%v)", library, err)
 	}
 	var ports []string
 	for _, s := range servers {

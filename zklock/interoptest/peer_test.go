@@ -6,7 +6,6 @@ import (
 	"context"
 	"fmt"
 	"io"
-	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
@@ -50,11 +49,7 @@ func startKazoo(t *testing.T, server string) *peer {
 			return startPeer(t, python, "peer.py", server)
 		}
 	}
-	const text = "kazoo is not installed: apt-get install --no-install-recommends python3-kazoo"
-	if os.Getenv("HOLDFAST_REQUIRE") != "" {
-		t.Fatal(text)
-	}
-	t.Skip(text)
+	testserver.Missing(t, "kazoo is not installed: apt-get install --no-install-recommends python3-kazoo")
 	return nil
 }
 

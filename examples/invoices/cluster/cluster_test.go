@@ -60,7 +60,7 @@ func rows(t *testing.T, invoices int, scenarios ...scenario) []report.Row {
 	o := options{instances: 3, invoices: invoices, clients: 4, failover: true, scenarios: scenarios, command: "go test"}
 	r, err := runAll(t.Context(), o, progress{t})
 	if errors.Is(err, testserver.ErrMissing) {
-		t.Skip(err)
+		testserver.Missing(t, "%v", err)
 	}
 	if err != nil {
 		t.Fatal(err)
@@ -152,7 +152,7 @@ func TestCommand(t *testing.T) {
 	}
 	r, err := runAll(t.Context(), o, progress{t})
 	if errors.Is(err, testserver.ErrMissing) {
-		t.Skip(err)
+		testserver.Missing(t, "%v", err)
 	}
 	if err := errors.Join(err, o.write(r, t.Output())); err != nil {
 		t.Fatal(err)
