@@ -142,9 +142,9 @@ func TestFrozenLeader(t *testing.T) {
 	second.Await(1, "started")
 	// Right after it wrote, and not while it does: the file's guard would wait for it.
 	first.Await(count(first, "wrote")+1, "wrote")
-	first.Freeze()
+	first.Pause()
 	second.Await(2, "wrote")
-	first.Thaw()
+	first.Resume()
 	first.Await(1, "stopped")
 	wrote := count(first, "wrote")
 	second.Kill()

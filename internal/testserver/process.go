@@ -62,7 +62,7 @@ func (p *process) start() error {
 	}
 	exited := make(chan struct{})
 	go func() {
-		_ = cmd.Wait() // how it ended does not matter, only that it did
+		_ = cmd.Wait() // how it ended is in its ProcessState
 		close(exited)
 	}()
 	p.cmd, p.exited = cmd, exited

@@ -51,6 +51,17 @@ func (p *Program) PID() int {
 // Running reports whether the process is there.
 func (p *Program) Running() bool { return !p.proc.down() }
 
+// ExitCode returns with what the last start has ended: -1 while it has not, and where a signal
+// ended it.
+func (p *Program) ExitCode() int {
+	p.proc.mu.Lock()
+	defer p.proc.mu.Unlock()
+	if !closed(p.proc.exited) {
+		return -1
+	}
+	return p.proc.cmd.ProcessState.ExitCode()
+}
+
 // Output returns what the program has written, over all its starts, and where in it the output of
 // the last one begins.
 func (p *Program) Output() (text []byte, last int) {
