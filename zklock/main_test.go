@@ -6,11 +6,10 @@ import (
 	"flag"
 	"fmt"
 	"os"
-	"runtime"
 	"testing"
-	"time"
 
 	"github.com/holdfast-go/holdfast"
+	"github.com/holdfast-go/holdfast/internal/testserver"
 )
 
 // frozenURL makes the test binary the process that testFrozen freezes.
@@ -25,17 +24,7 @@ func TestMain(m *testing.M) {
 	if err := flag.Set("test.parallel", "16"); err != nil {
 		panic(err)
 	}
-	before := runtime.NumGoroutine()
-	code := m.Run()
-	for end := time.Now().Add(patience); code == 0 && runtime.NumGoroutine() > before+1; { // one starts servers
-		if time.Now().After(end) {
-			stacks := make([]byte, 1<<20)
-			fmt.Printf("goroutines are left:\n%s", stacks[:runtime.Stack(stacks, true)])
-			code = 1
-		}
-		time.Sleep(5 * time.Millisecond)
-	}
-	os.Exit(code)
+	os.Exit(testserver.Main(m))
 }
 
 // holdAndTell takes a lock, says so, and says when it was told that it is lost.

@@ -21,7 +21,8 @@
 // HOLDFAST_REDIS_SERVER names another program to start in place of redis-server: valkey-server,
 // or the path of another version. Redis 7.0 and Valkey 8.0 are the oldest that will do.
 //
-// A program that is no test has these functions use a [Lab].
+// A program that is no test has these functions use a [Lab]. [Main] looks whether the tests of a
+// package have left anything.
 //
 // # What it leaves
 //

@@ -14,5 +14,7 @@ func resume(*os.Process) error { return nil }
 func freezeID(int) error { return errors.ErrUnsupported }
 func resumeID(int) error { return nil }
 
+func childLeft() error { return nil }
+
 func runAs(*exec.Cmd, string) error { return nil }
 func give(string, string) error     { return nil }

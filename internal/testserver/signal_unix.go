@@ -4,6 +4,7 @@ package testserver
 
 import (
 	"errors"
+	"fmt"
 	"os"
 	"os/exec"
 	"os/user"
@@ -20,6 +21,19 @@ func resume(p *os.Process) error { return p.Signal(syscall.SIGCONT) }
 func freezeID(pid int) error { return syscall.Kill(pid, syscall.SIGSTOP) }
 
 func resumeID(pid int) error { return syscall.Kill(pid, syscall.SIGCONT) }
+
+// childLeft returns an error where this process has children, dead or alive.
+func childLeft() error {
+	switch pid, err := syscall.Wait4(-1, nil, syscall.WNOHANG, nil); {
+	case errors.Is(err, syscall.ECHILD):
+		return nil
+	case err != nil:
+		return err
+	case pid > 0:
+		return fmt.Errorf("nobody has asked how process %d ended", pid)
+	}
+	return errors.New("a process still runs")
+}
 
 // account returns the ids of a user, and false where this process is not root: it cannot be
 // anybody else then, nor does it have to.

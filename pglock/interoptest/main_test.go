@@ -2,15 +2,14 @@ package interoptest
 
 import (
 	"flag"
-	"fmt"
 	"os"
-	"runtime"
 	"testing"
-	"time"
+
+	"github.com/holdfast-go/holdfast/internal/testserver"
 )
 
 // TestMain has more tests run at once than there are processors, as they mostly wait, and
-// looks whether they have left goroutines.
+// looks whether they have left goroutines or processes.
 func TestMain(m *testing.M) {
 	flag.Parse()
 	if os.Getenv(childVariable) != "" {
@@ -20,16 +19,5 @@ func TestMain(m *testing.M) {
 	if err := flag.Set("test.parallel", "12"); err != nil {
 		panic(err)
 	}
-	before := runtime.NumGoroutine()
-	code := m.Run()
-	for deadline := time.Now().Add(20 * time.Second); runtime.NumGoroutine() > before+1; { // one that starts servers
-		if time.Now().After(deadline) {
-			stacks := make([]byte, 1<<20)
-			fmt.Printf("goroutines are left:\n%s", stacks[:runtime.Stack(stacks, true)])
-			code = 1
-			break
-		}
-		time.Sleep(5 * time.Millisecond)
-	}
-	os.Exit(code)
+	os.Exit(testserver.Main(m))
 }

@@ -9,11 +9,9 @@ import (
 	"os"
 	"os/signal"
 	"path/filepath"
-	"runtime"
 	"strings"
 	"syscall"
 	"testing"
-	"time"
 
 	"github.com/holdfast-go/holdfast/internal/testserver"
 
@@ -29,21 +27,7 @@ func TestMain(m *testing.M) {
 		stop()
 		os.Exit(code)
 	}
-	before := runtime.NumGoroutine() + 1 // one that starts processes stays
-	code := m.Run()
-	if _, err := syscall.Wait4(-1, nil, syscall.WNOHANG, nil); !errors.Is(err, syscall.ECHILD) {
-		fmt.Println("a process is left, or nobody has asked how it ended:", err)
-		code = 1
-	}
-	for deadline := time.Now().Add(20 * time.Second); runtime.NumGoroutine() > before; time.Sleep(10 * time.Millisecond) {
-		if time.Now().After(deadline) {
-			text := make([]byte, 1<<20)
-			fmt.Printf("goroutines are left:\n%s\n", text[:runtime.Stack(text, true)])
-			code = 1
-			break
-		}
-	}
-	os.Exit(code)
+	os.Exit(testserver.Main(m))
 }
 
 // progress prints what the cluster does to the log of a test.
