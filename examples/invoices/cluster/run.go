@@ -216,16 +216,17 @@ func (r *run) row(ctx context.Context, s *struck) (report.Row, error) {
 		held = append(held, i.held())
 	}
 	row.Holds = holds(r.load.began, held)
-	if s == nil {
-		s = &struck{}
-	} else {
-		row.Failover = &report.Failover{What: s.what, At: s.at.Sub(r.load.began)}
-		row.Failover.Quiet = quiet(r.load.answers, row.Failover.At)
+	var moment time.Time
+	if s != nil {
+		moment = s.at
 	}
-	all, later := audit(invoices, s.at)
+	all, later := audit(invoices, moment)
 	row.Duplicates, row.Gaps = all.duplicates, all.gaps
-	if row.Failover != nil {
-		row.Failover.Duplicates, row.Failover.Gaps = later.duplicates, later.gaps
+	if s != nil {
+		at := s.at.Sub(r.load.began)
+		row.Failover = &report.Failover{
+			What: s.what, At: at, Quiet: quiet(r.load.answers, at), Duplicates: later.duplicates, Gaps: later.gaps,
+		}
 	}
 	return row, nil
 }

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"slices"
 	"time"
 
@@ -67,7 +68,7 @@ func holds(began time.Time, instances [][]line) []report.Hold {
 			all = append(all, report.Hold{Instance: n, From: l.From.Sub(began), To: l.To.Sub(began), Fence: l.Fence})
 		}
 	}
-	slices.SortFunc(all, func(a, b report.Hold) int { return int(a.From - b.From) })
+	slices.SortFunc(all, func(a, b report.Hold) int { return cmp.Compare(a.From, b.From) })
 	var joined []report.Hold
 	for _, h := range all {
 		if n := len(joined) - 1; n >= 0 && joined[n].Instance == h.Instance && h.From-joined[n].To < together {

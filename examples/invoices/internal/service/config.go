@@ -38,20 +38,20 @@ func (e *SettingError) Error() string { return e.Name + ": " + e.Remedy }
 // FromEnvironment reads the settings, through a function like os.Getenv. The error has a
 // *SettingError for everything that is wrong.
 func FromEnvironment(getenv func(string) string) (Config, error) {
-	var e environment
+	e := environment{getenv: getenv}
 	c := Config{
-		Listen:         e.text(getenv, "INVOICES_LISTEN", "127.0.0.1:8080"),
-		Database:       e.text(getenv, "INVOICES_DATABASE", ""),
-		Strategy:       e.text(getenv, "INVOICES_STRATEGY", "mutex"),
-		Engine:         e.text(getenv, "HOLDFAST_URL", ""),
-		RequestTimeout: e.duration(getenv, "INVOICES_REQUEST_TIMEOUT", 10*time.Second),
-		DrainTimeout:   e.duration(getenv, "INVOICES_DRAIN_TIMEOUT", 10*time.Second),
+		Listen:         e.text("INVOICES_LISTEN", "127.0.0.1:8080"),
+		Database:       e.text("INVOICES_DATABASE", ""),
+		Strategy:       e.text("INVOICES_STRATEGY", "mutex"),
+		Engine:         e.text("HOLDFAST_URL", ""),
+		RequestTimeout: e.duration("INVOICES_REQUEST_TIMEOUT", 10*time.Second),
+		DrainTimeout:   e.duration("INVOICES_DRAIN_TIMEOUT", 10*time.Second),
 	}
 	var err error
-	if c.Instance, err = strconv.Atoi(e.text(getenv, "INVOICES_INSTANCE", "0")); err != nil || c.Instance < 0 || c.Instance > 9999 {
+	if c.Instance, err = strconv.Atoi(e.text("INVOICES_INSTANCE", "0")); err != nil || c.Instance < 0 || c.Instance > 9999 {
 		e.wrong("INVOICES_INSTANCE", "it has to be a number from 0 to 9999")
 	}
-	if c.LogLevel.UnmarshalText([]byte(e.text(getenv, "INVOICES_LOG_LEVEL", "info"))) != nil {
+	if c.LogLevel.UnmarshalText([]byte(e.text("INVOICES_LOG_LEVEL", "info"))) != nil {
 		e.wrong("INVOICES_LOG_LEVEL", "it has to be debug, info, warn or error")
 	}
 	if _, _, err := net.SplitHostPort(c.Listen); err != nil {
@@ -79,22 +79,25 @@ func (e *environment) checkEngine(c Config) {
 	}
 }
 
-// environment gathers what is wrong with it.
-type environment struct{ errs []error }
+// environment is read through getenv, and gathers what is wrong with it.
+type environment struct {
+	getenv func(string) string
+	errs   []error
+}
 
 func (e *environment) wrong(name, remedy string) {
 	e.errs = append(e.errs, &SettingError{name, remedy})
 }
 
-func (e *environment) text(getenv func(string) string, name, otherwise string) string {
-	if v := getenv(name); v != "" {
+func (e *environment) text(name, otherwise string) string {
+	if v := e.getenv(name); v != "" {
 		return v
 	}
 	return otherwise
 }
 
-func (e *environment) duration(getenv func(string) string, name string, otherwise time.Duration) time.Duration {
-	d, err := time.ParseDuration(e.text(getenv, name, otherwise.String()))
+func (e *environment) duration(name string, otherwise time.Duration) time.Duration {
+	d, err := time.ParseDuration(e.text(name, otherwise.String()))
 	if err != nil || d < 10*time.Millisecond || d > 5*time.Minute {
 		e.wrong(name, "it has to be 10ms to 5m, as 2.5s")
 	}

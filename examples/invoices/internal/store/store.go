@@ -62,7 +62,7 @@ func (s *Store) Ping(ctx context.Context) error { return s.db.PingContext(ctx) }
 
 // create makes the tables where they are missing, one instance after the other.
 func (s *Store) create(ctx context.Context) error {
-	err := s.Write(ctx, func(tx *Tx) error {
+	return s.Write(ctx, func(tx *Tx) error {
 		for _, statement := range append(s.dialect.schema, s.guard.DDL()) {
 			if _, err := tx.tx.ExecContext(ctx, statement); err != nil {
 				return err
@@ -70,7 +70,6 @@ func (s *Store) create(ctx context.Context) error {
 		}
 		return nil
 	})
-	return err
 }
 
 // Last returns the last number that was given. Another one may have been given when it

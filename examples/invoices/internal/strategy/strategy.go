@@ -89,11 +89,6 @@ func (k Kind) Open(ctx context.Context, s Settings) (Strategy, error) {
 	return k.open(ctx, s)
 }
 
-// connect returns a client of the engine.
-func (s Settings) connect(ctx context.Context) (*holdfast.Client, error) {
-	return holdfast.Open(ctx, s.Engine, holdfast.Config{Owner: s.Owner, Logger: s.Log, Metrics: s.Metrics})
-}
-
 // cluster is what all strategies on an engine have.
 type cluster struct {
 	client *holdfast.Client
@@ -102,7 +97,7 @@ type cluster struct {
 }
 
 func openCluster(ctx context.Context, s Settings) (*cluster, error) {
-	client, err := s.connect(ctx)
+	client, err := holdfast.Open(ctx, s.Engine, holdfast.Config{Owner: s.Owner, Logger: s.Log, Metrics: s.Metrics})
 	if err != nil {
 		return nil, err
 	}
