@@ -149,7 +149,7 @@ func refusedCalls(l *lab, c *holdfast.Client, r refusal) {
 func TestFaultLoading(t *testing.T) {
 	t.Parallel()
 	// While it reads it looks at its connections every two megabytes.
-	l := newLab(t, testserver.RedisOptions{Config: []string{"key-load-delay 100", "rdbcompression no"}})
+	l := newLab(t, testserver.RedisOptions{Config: []string{"key-load-delay 300", "rdbcompression no"}})
 	c := l.application(l.server.Addr())
 	lease := l.lock(c, "name")
 	l.do("EVAL", "for i = 1, 10000 do redis.call('SET', 'key:' .. i, string.rep('x', 4000)) end", "0")

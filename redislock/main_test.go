@@ -1,21 +1,19 @@
 package redislock_test
 
 import (
-	"flag"
-	"runtime"
-	"strconv"
+	"os"
 	"testing"
+
+	"github.com/holdfast-go/holdfast/internal/testserver"
 )
 
-// TestMain lets more tests run at the same time than there are processors, unless -parallel says
-// otherwise: what most of them do is to wait, for servers that start and for leases and graces
-// that end.
 func TestMain(m *testing.M) {
-	flag.Parse()
-	given := false
-	flag.Visit(func(f *flag.Flag) { given = given || f.Name == "test.parallel" })
-	if !given {
-		_ = flag.Set("test.parallel", strconv.Itoa(max(6, runtime.GOMAXPROCS(0))))
-	}
-	m.Run()
+	os.Exit(testserver.Main(m, 6,
+		// A client for Sentinel that is closed while it looks for a new master goes on listening.
+		"redis/go-redis/v9.(*sentinelFailover).listen",
+		"redis/go-redis/v9.(*channel).initHealthCheck",
+		"redis/go-redis/v9.(*channel).initMsgChan",
+		// Of a connection that fails while it is being made.
+		"redis/go-redis/v9/maintnotifications.(*CircuitBreakerManager).cleanupLoop",
+	))
 }

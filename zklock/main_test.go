@@ -3,7 +3,6 @@ package zklock_test
 import (
 	"context"
 	"errors"
-	"flag"
 	"fmt"
 	"os"
 	"testing"
@@ -19,12 +18,7 @@ func TestMain(m *testing.M) {
 	if url := os.Getenv(frozenURL); url != "" {
 		os.Exit(holdAndTell(url))
 	}
-	// Tests mostly wait for sessions to end, so many go together, however few the processors.
-	flag.Parse()
-	if err := flag.Set("test.parallel", "16"); err != nil {
-		panic(err)
-	}
-	os.Exit(testserver.Main(m))
+	os.Exit(testserver.Main(m, 16))
 }
 
 // holdAndTell takes a lock, says so, and says when it was told that it is lost.

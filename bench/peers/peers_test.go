@@ -26,10 +26,8 @@ func TestMain(m *testing.M) {
 	}
 	// The race detector lets a process sleep for a second at its end, and there are many.
 	os.Setenv("GORACE", "atexit_sleep_ms=0 "+os.Getenv("GORACE"))
-	// Most of the time they are waiting.
-	flag.Parse()
-	_ = flag.Set("test.parallel", "4")
-	os.Exit(m.Run())
+	spawner() // stays
+	os.Exit(testserver.Main(m, 4))
 }
 
 // runCommand is the program with these flags.

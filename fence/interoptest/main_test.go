@@ -50,7 +50,7 @@ func TestMain(m *testing.M) {
 		}
 		os.Exit(0)
 	}
-	os.Exit(m.Run())
+	os.Exit(testserver.Main(m, 1))
 }
 
 // openLocks returns a client whose locks are on the Redis server at addr.

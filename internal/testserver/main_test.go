@@ -8,4 +8,4 @@ import (
 )
 
 // TestMain looks whether the tests together have left something.
-func TestMain(m *testing.M) { os.Exit(testserver.Main(m)) }
+func TestMain(m *testing.M) { os.Exit(testserver.Main(m, 1)) }

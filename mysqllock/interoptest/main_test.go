@@ -1,17 +1,10 @@
 package interoptest
 
 import (
-	"flag"
 	"os"
 	"testing"
+
+	"github.com/holdfast-go/holdfast/internal/testserver"
 )
 
-// TestMain lets more tests run at once than there are processors: they wait for seconds to pass
-// at the server, which counts in whole ones.
-func TestMain(m *testing.M) {
-	flag.Parse()
-	if f := flag.Lookup("test.parallel"); f.Value.String() == f.DefValue {
-		_ = f.Value.Set("16")
-	}
-	os.Exit(m.Run())
-}
+func TestMain(m *testing.M) { os.Exit(testserver.Main(m, 16)) }

@@ -120,6 +120,31 @@ func (l *lab) lockRow(name string) (unlock func()) {
 	return func() { _ = tx.Rollback() }
 }
 
+// waitsForValues returns once somebody is past the first look at a value, and looks again from time to
+// time. With the table locked each look lasts until it is seen.
+func (l *lab) waitsForValues() {
+	l.Helper()
+	conn, err := l.admin.Conn(l.context())
+	if err != nil {
+		l.Fatal(err)
+	}
+	defer conn.Close()
+	do := func(text string) {
+		if _, err := conn.ExecContext(l.context(), text); err != nil {
+			l.Fatal(err)
+		}
+	}
+	looks := func(text string) bool {
+		return l.number("SELECT COUNT(*) FROM information_schema.processlist WHERE id<>CONNECTION_ID() AND info LIKE ?", text+"%`"+l.prefix+"\\_values`%") > 0
+	}
+	l.eventually("somebody looks again", func() bool {
+		do("LOCK TABLES `" + l.prefix + "_values` WRITE")
+		defer do("UNLOCK TABLES")
+		l.eventually("somebody looks", func() bool { return looks("SELECT ") })
+		return looks("SELECT name,")
+	})
+}
+
 func (l *lab) blockedWrite() {
 	l.Helper()
 	l.eventually("a write is blocked", func() bool {
@@ -337,9 +362,7 @@ func TestValuesServerKilled(t *testing.T) {
 		_, err := waiter.AwaitValue(ctx, "other", 0)
 		waited <- err
 	}()
-	l.eventually("it looks for the value", func() bool {
-		return l.number("SELECT COUNT(*) FROM information_schema.processlist WHERE info LIKE ?", "SELECT name,%`"+l.prefix+"\\_values`%") > 0
-	})
+	l.waitsForValues()
 	unlock := l.lockRow("name")
 	result := make(chan error, 1)
 	go func() {

@@ -4,7 +4,6 @@ import (
 	"context"
 	"encoding/hex"
 	"errors"
-	"flag"
 	"fmt"
 	"os"
 	"strings"
@@ -17,14 +16,7 @@ import (
 	"github.com/holdfast-go/holdfast/internal/testserver"
 )
 
-// TestMain lets more tests run at once than there are processors: they mostly wait.
-func TestMain(m *testing.M) {
-	flag.Parse()
-	if err := flag.Set("test.parallel", "32"); err != nil {
-		panic(err)
-	}
-	os.Exit(m.Run())
-}
+func TestMain(m *testing.M) { os.Exit(testserver.Main(m, 32)) }
 
 // encounters are what has to go well with every library.
 var encounters = []struct {

@@ -27,7 +27,7 @@ func TestMain(m *testing.M) {
 		stop()
 		os.Exit(code)
 	}
-	os.Exit(testserver.Main(m))
+	os.Exit(testserver.Main(m, 1))
 }
 
 // progress prints what the cluster does to the log of a test.

@@ -8,4 +8,4 @@ import (
 )
 
 // A service that has ended leaves no goroutine behind, and so no connection and no lock.
-func TestMain(m *testing.M) { os.Exit(testserver.Main(m)) }
+func TestMain(m *testing.M) { os.Exit(testserver.Main(m, 1)) }
