@@ -30,9 +30,10 @@ type Engine struct {
 	life context.Context // ends when no call of a user is left
 	end  context.CancelFunc
 
-	claims  claims
-	sender  sender
-	watches watches // of values
+	exchanges exchanges
+	claims    claims
+	sender    sender
+	watches   watches // of values
 }
 
 var _ interface {
@@ -61,6 +62,7 @@ func New(client *clientv3.Client, cfg Config) (*Engine, error) {
 	}
 	e.caps = capabilitiesOf(instanceOf(client.Endpoints()))
 	e.life, e.end = context.WithCancel(context.Background())
+	e.exchanges.init(e)
 	e.claims.init(e)
 	e.sender.engine = e
 	e.watches.init(e)
@@ -96,10 +98,6 @@ func capabilitiesOf(instance string) driver.Capabilities {
 // Capabilities implements driver.Engine.
 func (e *Engine) Capabilities() driver.Capabilities { return e.caps }
 
-// grace is how long an exchange that is under way may go on when its caller has gone or the
-// engine is being closed: what it did can be undone only when that is known.
-const grace = time.Second
-
 // Close implements driver.Engine. It gives back what the process holds, as far as the cluster
 // can be reached within two seconds. A client that was handed to New stays open.
 func (e *Engine) Close() error {
@@ -120,6 +118,7 @@ func (e *Engine) Close() error {
 	e.claims.stop()
 	e.watches.close()
 	e.work.Wait()
+	e.exchanges.stop()
 	e.revoke()
 	if e.owned {
 		return e.client.Close()
@@ -181,40 +180,4 @@ func (e *Engine) background(f func()) bool {
 	}
 	e.work.Go(f)
 	return true
-}
-
-// bound returns the context for one exchange with the cluster. It carries the values of ctx
-// and ends a moment after ctx does, so that the outcome of what was sent is known as a rule.
-func (e *Engine) bound(ctx context.Context) (context.Context, context.CancelFunc) {
-	bounded, cancel := context.WithTimeout(exchange{e.life, ctx}, e.cfg.Timeout)
-	if ctx.Done() == nil {
-		return bounded, cancel
-	}
-	gone := context.AfterFunc(ctx, func() { time.AfterFunc(grace, cancel) })
-	return bounded, func() {
-		gone()
-		cancel()
-	}
-}
-
-// exchange ends with the life of the engine and has the values of a caller. What the life has
-// for a value of its own is how package context finds it, which spares it a goroutine.
-type exchange struct {
-	context.Context
-	caller context.Context
-}
-
-// Value implements context.Context.
-func (x exchange) Value(key any) any {
-	if v := x.Context.Value(key); v != nil {
-		return v
-	}
-	return x.caller.Value(key)
-}
-
-// patience is bound for what has to be cleaned up after a caller whose context may have ended.
-func (e *Engine) patience(ctx context.Context) (context.Context, context.CancelFunc) {
-	bounded, cancel := e.bound(context.WithoutCancel(ctx))
-	short, stop := context.WithTimeout(bounded, 2*grace)
-	return short, func() { stop(); cancel() }
 }
