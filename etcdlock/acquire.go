@@ -61,7 +61,7 @@ func (r *request) run(ctx context.Context) (driver.Grant, error) {
 	}
 	var g driver.Grant
 	if left != nil { // whatever it did is undone first
-		_, err = r.engine.delete(ctx, r.Name, left.key, nil)
+		_, err = r.engine.delete(ctx, r.Name, left.key)
 	}
 	if err == nil {
 		g, err = r.acquire(ctx)
@@ -142,12 +142,12 @@ func (r *request) ask(ctx context.Context) error {
 			return err
 		}
 		r.settle()
-		put := r.put(&r.note, r.lease)
-		otherwise := []clientv3.Op{r.readAll()}
-		if join {
-			otherwise = append(otherwise, put)
+		put, read := r.put(&r.note, r.lease), r.readAll()
+		t := &txn{then: []clientv3.Op{read, put}}
+		if !join {
+			t = &txn{cmps: []clientv3.Cmp{r.free()}, then: []clientv3.Op{put}, otherwise: []clientv3.Op{read}}
 		}
-		a, err := r.send(ctx, &txn{cmps: []clientv3.Cmp{r.free()}, then: []clientv3.Op{put}, otherwise: otherwise})
+		a, err := r.send(ctx, t)
 		if leaseIsGone(err) {
 			r.lease.kill()
 			continue
@@ -155,16 +155,15 @@ func (r *request) ask(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		if a.succeeded {
+		switch {
+		case join:
+			r.entered(a, parseAll(a.found(0)))
+			return nil
+		case a.succeeded:
 			r.entered(a, nil)
 			return nil
 		}
-		entries := parseAll(a.found(0))
-		if join {
-			r.entered(a, entries)
-			return nil
-		}
-		if err := r.admit(entries); err != nil {
+		if err := r.admit(parseAll(a.found(0))); err != nil {
 			return err
 		}
 		join = true
@@ -309,7 +308,7 @@ func (r *request) withdraw(ctx context.Context, cause error) error {
 	}
 	bounded, cancel := r.engine.patience(ctx)
 	defer cancel()
-	if _, err := r.engine.delete(bounded, r.Name, r.own, nil); err != nil {
+	if _, err := r.engine.delete(bounded, r.Name, r.own); err != nil {
 		r.engine.giveUp(r.lease.id)
 		return unsettled(failure)
 	}

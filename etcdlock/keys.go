@@ -2,6 +2,7 @@ package etcdlock
 
 import (
 	"github.com/holdfast-go/holdfast/driver"
+	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
 	clientv3 "go.etcd.io/etcd/client/v3"
 )
 
@@ -13,12 +14,20 @@ type keys struct {
 
 // free holds while nobody has a key of the name.
 func (k *keys) free() clientv3.Cmp {
-	return clientv3.Compare(clientv3.CreateRevision(k.all), "=", 0).WithPrefix()
+	return createdAt(k.all, 0).WithPrefix()
 }
 
 // stands holds while a key is the one that was created then.
 func stands(key string, create int64) clientv3.Cmp {
-	return clientv3.Compare(clientv3.CreateRevision(key), "=", create)
+	return createdAt(key, create)
+}
+
+// createdAt is clientv3.Compare, which copies the comparison once more.
+func createdAt(key string, revision int64) clientv3.Cmp {
+	c := clientv3.CreateRevision(key)
+	c.GetCompare().Result = pb.Compare_EQUAL
+	c.GetCompare().TargetUnion = &pb.Compare_CreateRevision{CreateRevision: revision}
+	return c
 }
 
 // readAll reads the keys of the name in the order of their creation.

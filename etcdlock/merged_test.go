@@ -128,6 +128,46 @@ func TestOrphanEnds(t *testing.T) {
 	}
 }
 
+// A deletion takes effect whose answer is lost, perhaps once more and much later: no other request
+// of the process has its key where that would meet it.
+func TestLostDeletion(t *testing.T) {
+	l := newLab(t, testserver.EtcdOptions{})
+	m := l.cluster.Members()[0]
+	e, raw := l.engine(m.Proxy().Addr()), l.raw(m.Addr())
+	req := exclusive("name", 30*time.Second)
+	g, err := e.Acquire(l.patience(), req)
+	if err != nil {
+		t.Fatal(err)
+	}
+	before := l.keys(raw)
+	m.Proxy().FreezeDown()
+	ctx, cancel := context.WithCancel(context.Background())
+	defer cancel()
+	failed := make(chan error)
+	go func() { failed <- e.Release(ctx, req.Claim(g)) }()
+	l.eventually("the deletion takes effect", func() bool { return len(l.keys(raw)) == 0 })
+	cancel()
+	var d *driver.Error
+	if err := <-failed; !errors.As(err, &d) || d.Outcome != driver.Unknown {
+		t.Fatalf("without an answer: %v, want an unknown outcome", err)
+	}
+	m.Proxy().Cut()
+	m.Proxy().Heal()
+	for range 3 {
+		req := exclusive("name", 30*time.Second)
+		g, err := e.Acquire(l.patience(), req)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if keys := l.keys(raw); len(keys) != 1 || keys[0] == before[0] {
+			t.Errorf("keys %q, after a deletion of %q", keys, before)
+		}
+		if err := e.Release(l.patience(), req.Claim(g)); err != nil {
+			t.Error(err)
+		}
+	}
+}
+
 // Readers come all the time, and an upgradeable share is upgraded without waiting: no reader is
 // there when that succeeds, not even one who came at that very moment.
 func TestUpgradeAmongReaders(t *testing.T) {

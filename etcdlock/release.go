@@ -4,7 +4,6 @@ import (
 	"context"
 
 	"github.com/holdfast-go/holdfast/driver"
-	clientv3 "go.etcd.io/etcd/client/v3"
 )
 
 // Release implements driver.Engine: one round trip.
@@ -22,7 +21,7 @@ func (e *Engine) Release(ctx context.Context, c driver.Claim) error {
 		return driver.Fail(driver.NotHeld, nil)
 	}
 	// The request waits, or it is not known what became of it.
-	found, err := e.delete(ctx, c.Name, key, nil)
+	found, err := e.delete(ctx, c.Name, key)
 	if err != nil {
 		return e.refusal(ctx, err)
 	}
@@ -36,7 +35,7 @@ func (e *Engine) Release(ctx context.Context, c driver.Claim) error {
 // giveBack deletes the key of a claim that was struck out. Where that fails, the key goes with
 // its lease, which the others leave, unless the release is repeated before.
 func (e *Engine) giveBack(ctx context.Context, held claim) error {
-	found, err := e.delete(ctx, held.name, held.place.key, []clientv3.Cmp{stands(held.place.key, held.create)})
+	found, err := e.delete(ctx, held.name, held.place.key)
 	switch {
 	case err != nil:
 		e.giveUp(held.lease)

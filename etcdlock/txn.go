@@ -18,6 +18,7 @@ import (
 type txn struct {
 	cmps            []clientv3.Cmp
 	then, otherwise []clientv3.Op
+	key             string // to be deleted, whatever it holds; then the above is empty
 
 	name  string // what a batch has one transaction of
 	lease *lease // of the keys that it writes, nil when it writes none
@@ -27,6 +28,14 @@ type txn struct {
 	err    error
 }
 
+// op is what is sent for a transaction, by itself or within another.
+func (t *txn) op() clientv3.Op {
+	if t.key != "" {
+		return clientv3.OpDelete(t.key)
+	}
+	return clientv3.OpTxn(t.cmps, t.then, t.otherwise)
+}
+
 // answer is that of a transaction.
 type answer struct {
 	sent      driver.Instant // before it left
@@ -34,10 +43,21 @@ type answer struct {
 	term      uint64
 	succeeded bool
 	responses []*pb.ResponseOp
+	deleted   bool // the key was there
 }
 
-func newAnswer(sent driver.Instant, header *pb.ResponseHeader, resp *pb.TxnResponse) answer {
-	return answer{sent, header.Revision, header.RaftTerm, resp.Succeeded, resp.Responses}
+func newAnswer(sent driver.Instant, header *pb.ResponseHeader) answer {
+	return answer{sent: sent, revision: header.Revision, term: header.RaftTerm}
+}
+
+func (a answer) ofTxn(resp *pb.TxnResponse) answer {
+	a.succeeded, a.responses = resp.Succeeded, resp.Responses
+	return a
+}
+
+func (a answer) ofDelete(resp *pb.DeleteRangeResponse) answer {
+	a.deleted = resp.Deleted > 0
+	return a
 }
 
 // found returns what the nth operation, a read, has found.
@@ -53,14 +73,18 @@ func (e *Engine) transact(ctx context.Context, t *txn) (answer, error) {
 
 func (e *Engine) commit(ctx context.Context, t *txn) (answer, error) {
 	sent := e.clock.Now()
-	resp, err := e.client.Txn(ctx).If(t.cmps...).Then(t.then...).Else(t.otherwise...).Commit()
+	resp, err := e.client.Do(ctx, t.op())
 	if err != nil {
 		return answer{}, err
 	}
-	if resp.Header.Revision >= maxRevision {
+	if d := resp.Del(); d != nil {
+		return newAnswer(sent, d.Header).ofDelete((*pb.DeleteRangeResponse)(d)), nil
+	}
+	r := resp.Txn()
+	if r.Header.Revision >= maxRevision {
 		return answer{}, errExhausted
 	}
-	return newAnswer(sent, resp.Header, (*pb.TxnResponse)(resp)), nil
+	return newAnswer(sent, r.Header).ofTxn((*pb.TxnResponse)(r)), nil
 }
 
 // explain classifies the error of a transaction.
@@ -219,16 +243,20 @@ func (s *sender) commit(batch []*txn) ([]answer, error) {
 	}
 	all := &txn{then: make([]clientv3.Op, len(batch))}
 	for i, t := range batch {
-		all.then[i] = clientv3.OpTxn(t.cmps, t.then, t.otherwise)
+		all.then[i] = t.op()
 	}
 	a, err := e.commit(ctx, all)
 	if err != nil {
 		return nil, err
 	}
 	answers := make([]answer, len(batch))
-	for i := range batch {
-		resp := a.responses[i].GetResponseTxn()
-		answers[i] = answer{a.sent, a.revision, a.term, resp.Succeeded, resp.Responses}
+	for i, t := range batch {
+		answers[i] = answer{sent: a.sent, revision: a.revision, term: a.term}
+		if t.key != "" {
+			answers[i] = answers[i].ofDelete(a.responses[i].GetResponseDeleteRange())
+		} else {
+			answers[i] = answers[i].ofTxn(a.responses[i].GetResponseTxn())
+		}
 	}
 	return answers, nil
 }
@@ -241,8 +269,11 @@ func refusedByContent(err error) bool {
 	}, func(known error) bool { return errors.Is(err, known) })
 }
 
-// delete deletes a key, if the comparisons hold, and reports whether it was there.
-func (e *Engine) delete(ctx context.Context, name, key string, cmps []clientv3.Cmp) (bool, error) {
-	a, err := e.sender.send(ctx, &txn{name: name, cmps: cmps, then: []clientv3.Op{clientv3.OpDelete(key)}})
-	return err == nil && a.succeeded && a.responses[0].GetResponseDeleteRange().Deleted > 0, err
+// delete deletes a key of a place, and reports whether it was there. It need not look whether
+// the key is the one that was created: nobody but the request that has the place writes it, and
+// the place goes to another only when the deletion was answered. One that is not answered may
+// still be carried out, so its place is left with the lease that it is named after.
+func (e *Engine) delete(ctx context.Context, name, key string) (bool, error) {
+	a, err := e.sender.send(ctx, &txn{name: name, key: key})
+	return a.deleted, err
 }
