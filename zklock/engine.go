@@ -19,6 +19,8 @@ type Engine struct {
 	watches watches
 	done    chan struct{} // closed by Close
 
+	deletions deletions
+
 	mu     sync.Mutex
 	closed bool
 	shares map[driver.Token]*share
@@ -42,6 +44,7 @@ func newEngine(cfg Config) *Engine {
 	e.session.expired = e.expired
 	e.session.watched = e.watches.count
 	e.watches.session = &e.session
+	e.deletions.engine = e
 	return e
 }
 

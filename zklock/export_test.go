@@ -20,6 +20,13 @@ func (e *Engine) ProveIn(ctx context.Context, later int64, node string) error {
 	return err
 }
 
+// Deletions counts the requests under way that delete nodes, and the nodes that wait for them.
+func (e *Engine) Deletions() (under, queued int) {
+	e.deletions.mu.Lock()
+	defer e.deletions.mu.Unlock()
+	return e.deletions.under, len(e.deletions.queue)
+}
+
 // Sweep deletes the values that had ended by then.
 func (e *Engine) Sweep(ctx context.Context, then time.Time) (int, error) {
 	return e.sweepOnce(ctx, then)

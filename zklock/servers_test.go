@@ -36,6 +36,8 @@ var onOneServer = map[string]func(*testing.T, *testserver.ZooKeeperServer){
 	"CreateRequestCut":       testCreateRequestCut,
 	"CancelledInDoubt":       testCancelledInDoubt,
 	"DeleteReplyCut":         testDeleteReplyCut,
+	"ReleasedTogether":       testReleasedTogether,
+	"ReleasedTogetherCut":    testReleasedTogetherCut,
 	"GrantProofCut":          testGrantProofCut,
 	"Suspended":              testSuspended,
 	"Expired":                testExpired,

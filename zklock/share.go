@@ -207,14 +207,11 @@ func (e *Engine) remove(ctx context.Context, nodes []string) error {
 // removed is remove, and says how many there were.
 func (e *Engine) removed(ctx context.Context, nodes []string) (n int, err error) {
 	if len(nodes) == 1 {
-		_, err := do(ctx, &e.session, func(c *zk.Conn) (struct{}, error) { return struct{}{}, c.Delete(nodes[0], -1) })
-		switch err {
-		case nil:
-			return 1, nil
-		case zk.ErrNoNode:
-			return 0, nil
+		was, err := e.deletions.delete(ctx, nodes[0])
+		if was {
+			n = 1
 		}
-		return 0, err
+		return n, err
 	}
 	// Requests of one session are carried out in their order, and travel together.
 	var calls []<-chan result[struct{}]
