@@ -26,7 +26,7 @@ type exchange struct {
 	caller          context.Context
 	of              *exchanges
 	cancel          context.CancelCauseFunc
-	at              int // in the list of exchanges
+	at              int // in the list of exchanges, -1 once it is not in it any more
 
 	due  driver.Instant // of look only, once it is in the list
 	gone bool           // so is this: the caller's context has ended
@@ -110,11 +110,15 @@ func (xs *exchanges) add(x *exchange) {
 func (xs *exchanges) remove(x *exchange) {
 	xs.mu.Lock()
 	defer xs.mu.Unlock()
+	if x.at < 0 {
+		return
+	}
 	last := len(xs.all) - 1
 	xs.all[x.at] = xs.all[last]
 	xs.all[x.at].at = x.at
 	xs.all[last] = nil
 	xs.all = xs.all[:last]
+	x.at = -1
 }
 
 // look ends the exchanges whose time is over, to within the time between two looks. Those that
