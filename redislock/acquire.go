@@ -242,15 +242,14 @@ func (a *ask) mayRideOut(err error, silent time.Duration) bool {
 
 // sleep waits for a push that can be believed, the next poll, or the end.
 func (a *ask) sleep(ctx context.Context, w *waiter, pause time.Duration) (g driver.Grant, granted, over bool) {
-	timer := time.NewTimer(pause)
-	defer timer.Stop()
+	a.e.waiters.sleeps(w, pause)
 	select {
 	case p := <-w.pushes:
 		if a.place.Believes(p, a.e.clock.Now()) {
 			return a.place.Grant(p), true, false
 		}
 		return g, false, false // it may be true all the same: the poll will tell
-	case <-timer.C:
+	case <-w.polls:
 		return g, false, false
 	case <-ctx.Done():
 		return g, false, true

@@ -18,8 +18,8 @@ const (
 	// what comes while it is under way travels together in the next.
 	maxSenders = 4
 
-	// stuckAfter is when the others no longer wait for a call that is under way: its
-	// connection may be dead, which takes a timeout to find out.
+	// stuckAfter is for how long others wait for a call that is under way: its connection may
+	// be dead, which takes a timeout to find out.
 	stuckAfter = 50 * time.Millisecond
 )
 
@@ -48,6 +48,10 @@ type combiner struct {
 	late    int // of them, with a call that takes long
 	alone   *batch
 	term    protocol.Term
+
+	// inUse says that alone is in a call, and watched that others wait for that one. A call that
+	// nobody waits for may take as long as it likes: a timer for each wakes a thread.
+	inUse, watched bool
 
 	// leaving counts, by key, the releases that nobody waits for and that are in a call. Who
 	// made one may ask for the name again before it is answered, and must not overtake it in
@@ -84,6 +88,10 @@ func (c *combiner) start() bool {
 	switch {
 	case c.senders-c.idle-c.late >= enough:
 		// A call under way takes them along when it is back.
+		if c.inUse && !c.watched {
+			c.watched = true
+			c.alone.watch.Reset(stuckAfter)
+		}
 	case c.idle > 0:
 		c.idle--
 		c.wake <- struct{}{}
@@ -135,13 +143,16 @@ func (c *combiner) sendAlone(r *request) bool {
 	c.senders++ // which nobody else is while b is in use
 	b.requests = append(b.requests[:0], r)
 	b.known = c.known()
+	c.inUse = true
 	c.mu.Unlock()
 
-	b.watch.Reset(stuckAfter)
 	c.exchange(b)
-	b.watch.Stop()
 
 	c.mu.Lock()
+	if c.watched {
+		b.watch.Stop()
+	}
+	c.inUse, c.watched = false, false
 	c.senders--
 	c.isOver(b)
 	b.reset()

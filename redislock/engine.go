@@ -185,6 +185,7 @@ func (e *Engine) Close() error {
 		return nil
 	}
 	e.end()
+	e.waiters.stop()
 	e.each(func(c *combiner) { c.ear.close() })
 	var err error
 	if e.owned {

@@ -3,6 +3,7 @@ package redislock
 import (
 	"crypto/sha256"
 	"encoding/base64"
+	"errors"
 	"fmt"
 	"strconv"
 	"strings"
@@ -16,6 +17,18 @@ const tokenSize = 22
 
 func encodeToken(t driver.Token) string {
 	return base64.RawURLEncoding.EncodeToString(t[:])
+}
+
+// decodeToken reads what encodeToken wrote.
+func decodeToken(s string) (t driver.Token, err error) {
+	n := 0
+	if len(s) == tokenSize {
+		n, err = base64.RawURLEncoding.Decode(t[:], []byte(s))
+	}
+	if n != len(t) && err == nil {
+		err = errors.New("a token of another length")
+	}
+	return t, err
 }
 
 // sign returns the key of a name and how a request about it signs what it takes: the owner's
