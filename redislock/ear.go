@@ -3,6 +3,7 @@ package redislock
 import (
 	"context"
 	"errors"
+	"runtime"
 	"slices"
 	"strconv"
 	"strings"
@@ -224,6 +225,8 @@ func (l *ear) hear(ps *redis.PubSub) (heard bool) {
 		case err == nil:
 			heard, silent = true, false
 			l.take(message)
+			// Whoever was woken goes on right here, and reads nothing before that.
+			runtime.Gosched()
 		case errors.As(err, &late) && late.Timeout() && !silent:
 			silent = true
 			_ = ps.Ping(e.life)
