@@ -133,6 +133,7 @@ func (c *combiner) sendAlone(r *request) bool {
 	}
 	if c.alone == nil {
 		c.alone = c.newBatch()
+		c.alone.watch.Stop()
 	}
 	b := c.alone
 	r.via = c
