@@ -47,8 +47,11 @@ type wire struct {
 	mu        sync.Mutex
 	greeted   bool // the answer to the greeting came
 	sent      bool // the greeting was sent
-	owed      int  // answers that are outstanding
 	creations map[int32]*creation
+	owed      int         // answers that are outstanding
+	since     time.Time   // from when on the next of them is counted
+	timer     *time.Timer // calls overdue
+	timed     bool        // the timer is set
 }
 
 // frameRoom is more than the part of any frame that a wire looks at: a header and a path.
@@ -120,7 +123,8 @@ func (w *wire) leaving(p []byte) (hold, setWatches bool) {
 		return false, false
 	}
 	if w.owed++; w.owed == 1 {
-		_ = w.Conn.SetDeadline(time.Now().Add(w.session.limit))
+		w.since = time.Now()
+		w.setTimer(w.session.limit)
 	}
 	if len(p) < 12 {
 		return false, false
@@ -195,10 +199,36 @@ func (w *wire) arrived(head []byte) {
 	}
 	// Requests are answered in their order, so what is still owed was sent after this one;
 	// counting its time from now on errs on the patient side.
-	w.owed--
-	if w.owed > 0 {
-		_ = w.Conn.SetDeadline(time.Now().Add(w.session.limit))
-	} else {
-		_ = w.Conn.SetDeadline(time.Time{})
+	if w.owed--; w.owed > 0 {
+		w.since = time.Now()
 	}
+}
+
+// setTimer has overdue called, unless it is about to be. The timer is not moved with every
+// request and answer, which may wake another thread: it fires once a limit, and is set again for
+// what is left. On a connection that was closed meanwhile it fires in vain, once. w.mu is locked.
+func (w *wire) setTimer(d time.Duration) {
+	switch {
+	case w.timed:
+	case w.timer == nil:
+		w.timer = time.AfterFunc(d, w.overdue)
+	default:
+		w.timer.Reset(d)
+	}
+	w.timed = true
+}
+
+// overdue ends the connection if an answer has been owed for the limit.
+func (w *wire) overdue() {
+	w.mu.Lock()
+	w.timed = false
+	left := time.Until(w.since.Add(w.session.limit))
+	switch {
+	case w.owed == 0:
+	case left > 0:
+		w.setTimer(left)
+	default:
+		defer w.Conn.Close() // not under the lock
+	}
+	w.mu.Unlock()
 }

@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"net"
 	"testing"
+	"testing/synctest"
 	"time"
 )
 
@@ -15,6 +16,7 @@ type recorded struct {
 
 func (r recorded) Write(p []byte) (int, error) { r.writes <- string(p); return len(p), nil }
 func (r recorded) SetDeadline(time.Time) error { return nil }
+func (r recorded) Close() error                { return nil }
 
 func (r recorded) next(t *testing.T) string {
 	t.Helper()
@@ -119,3 +121,56 @@ func TestFailedWriteEndsTheConnection(t *testing.T) {
 		t.Error("the connection is left open")
 	}
 }
+
+// TestOwedAnswerEndsTheConnection: when the limit has passed since it was asked for, or since the
+// answer before it came, and no sooner. One that owes nothing goes on.
+func TestOwedAnswerEndsTheConnection(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		const limit = 10 * time.Second
+		conn := taking{closed: make(chan struct{})}
+		w := newWire(conn, &session{limit: limit, creations: make(map[string]*creation)}, "server")
+		w.greeted = true
+		passes := func(d time.Duration, want bool) {
+			t.Helper()
+			time.Sleep(d)
+			synctest.Wait()
+			select {
+			case <-conn.closed:
+				if !want {
+					t.Fatal("the connection has ended")
+				}
+			default:
+				if want {
+					t.Fatal("the connection has not ended")
+				}
+			}
+		}
+		ask := func(xid uint32) { _, _ = w.Write(frame(xid, 0, "/a")) }
+		answer := func(xid uint32) { w.arrived(binary.BigEndian.AppendUint32(make([]byte, 0, 16), xid)[:16]) }
+		ask(0) // the greeting
+		passes(3*limit, false)
+		for xid := uint32(1); xid < 50; xid += 2 {
+			ask(xid)
+			passes(limit/3, false)
+			ask(xid + 1)
+			passes(limit/3, false)
+			answer(xid)
+			passes(limit-1, false)
+			answer(xid + 1)
+			passes(time.Duration(xid)*limit/10, false)
+		}
+		ask(100)
+		passes(limit-1, false)
+		passes(1, true)
+	})
+}
+
+// taking is a connection that takes everything and answers nothing.
+type taking struct {
+	net.Conn
+	closed chan struct{}
+}
+
+func (c taking) Write(p []byte) (int, error) { return len(p), nil }
+func (taking) SetDeadline(time.Time) error   { return nil }
+func (c taking) Close() error                { close(c.closed); return nil }
