@@ -249,7 +249,10 @@ func (s *session) need(ttl time.Duration) error {
 	}
 	// A shorter lease has to wait until nothing is held that needs the longer one.
 	if seconds > s.lease || seconds > 0 && seconds < s.lease && !s.busy() {
-		return s.setLease(seconds)
+		if err := s.setLease(seconds); err != nil {
+			s.survives(err) // or the next would be asked on a connection that is gone
+			return s.e.classify(err, driver.NotApplied)
+		}
 	}
 	return nil
 }

@@ -61,14 +61,17 @@ func faultKillOfTheHolder(l *lab) {
 	l.unlock(next)
 }
 
-// A session in which nothing is held is killed: who asks next, for a lock or for a permit, is served
-// by another one, and told nothing of it.
+// A session in which nothing is held is killed: who asks next, for a lock, for a permit, or for
+// another TTL, is served by another one, and told nothing of it.
 func faultKillWhileIdle(l *lab) {
 	c := l.process()
 	last := int64(0)
 	for _, take := range []func() (*holdfast.Lease, error){
 		func() (*holdfast.Lease, error) { return c.Mutex("name").TryLock(l.context()) },
 		func() (*holdfast.Lease, error) { return c.Semaphore("permits", 2).TryAcquire(l.context(), 1) },
+		func() (*holdfast.Lease, error) { // which tells the server of another lease first
+			return c.Mutex("name", holdfast.WithTTL(long/2)).TryLock(l.context())
+		},
 	} {
 		held := l.lock(c, "place")
 		session := l.holderOf("place")
