@@ -30,7 +30,7 @@ type ask struct {
 	refusedAt driver.Instant     // and when that was
 	apart     bool               // the server refused, and a session of its own may wait
 	wanting   bool               // there is none
-	yield     chan struct{}      // closed when that has to go to others
+	yield     context.CancelFunc // has that go to others
 }
 
 // Acquire implements driver.Engine.
@@ -91,13 +91,22 @@ func (a *ask) try(ctx context.Context) (driver.Grant, error) {
 	if err := a.e.takeTurn(ctx, a.book, !a.req.Wait); err != nil {
 		return driver.Grant{}, a.held(err)
 	}
-	g, err, left := a.once(ctx)
-	if !left {
-		a.e.leaveTurn(a.book)
-	}
+	g, err := a.inTurn(ctx)
 	if err == errRefused {
 		return g, &driver.Error{Kind: driver.Held, Outcome: driver.NotApplied, Holder: a.e.whoHolds(ctx, a.book.keys, a.req.Name)}
 	}
+	return g, err
+}
+
+// inTurn asks once, and leaves the turn, unless once has left it to somebody.
+func (a *ask) inTurn(ctx context.Context) (g driver.Grant, err error) {
+	left := false
+	defer func() { // a driver that panics is no reason to keep it
+		if !left {
+			a.e.leaveTurn(a.book)
+		}
+	}()
+	g, err, left = a.once(ctx)
 	return g, err
 }
 
@@ -125,8 +134,11 @@ func (a *ask) plan() (*plan, error) {
 	e, b, req := a.e, a.book, a.req
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	now := e.clock.Now()
 	p := &plan{on: b.home, held: e.shares[req.Token]}
+	var now driver.Instant // of what is there already
+	if p.held != nil || len(b.shares) > 0 {
+		now = e.clock.Now()
+	}
 	if p.held != nil && (p.held.name != req.Name || p.held.leaving || p.held.until <= now) {
 		return nil, &driver.Error{Kind: driver.Held, Outcome: driver.NotApplied, Holder: p.held.holder(now)}
 	}
@@ -145,7 +157,6 @@ func (a *ask) plan() (*plan, error) {
 		return nil, &driver.Error{Kind: driver.Held, Outcome: driver.NotApplied, Holder: sh.holder(now)}
 	}
 	lock, window := b.keys.lock, b.keys.window
-	readers := []step{{op: opUnlockShared, key: b.keys.at(readersPlace)}, {op: opUnlockShared, key: lock}}
 	up := key{n: window + upgradePlace}
 	switch {
 	case req.Mode == driver.Exclusive:
@@ -153,12 +164,12 @@ func (a *ask) plan() (*plan, error) {
 	case req.Mode == driver.Shared && len(b.shares) > 0:
 		p.steps = []step{{op: opFence}}
 	case req.Mode == driver.Shared:
-		p.steps, p.undo = []step{{op: opShare, key: lock, window: window}}, readers
+		p.steps, p.undo = []step{{op: opShare, key: lock, window: window}}, b.readersBack()
 	case req.Mode == driver.Upgradeable && len(b.shares) > 0:
 		p.steps, p.undo = []step{{op: opLock, key: up}}, []step{{op: opUnlock, key: up}}
 	case req.Mode == driver.Upgradeable:
 		p.steps = []step{{op: opUpgradeable, key: lock, window: window}}
-		p.undo = append([]step{{op: opUnlock, key: up}}, readers...)
+		p.undo = append([]step{{op: opUnlock, key: up}}, b.readersBack()...)
 	default:
 		p.join = len(b.shares) > 0
 		p.free = b.freeSlots(req.Limit)
@@ -174,6 +185,9 @@ func otherLimit(limit int) error {
 // once asks the server once. left says that the answer is still to come and that the turn is
 // left to somebody who waits for it.
 func (a *ask) once(ctx context.Context) (g driver.Grant, err error, left bool) {
+	if err, left := a.evict(ctx); err != nil {
+		return g, err, left
+	}
 	p, err := a.plan()
 	if err != nil {
 		return g, err, false
@@ -185,21 +199,23 @@ func (a *ask) once(ctx context.Context) (g driver.Grant, err error, left bool) {
 		}
 	}
 	r := newRequest(p.steps...)
-	r.undo, r.lease = p.undo, a.req.TTL
+	r.undo, r.lease, r.takes = p.undo, a.req.TTL, p.held == nil
 	var slots permitsAnswer
 	if len(p.steps) == 0 {
 		slots.ask(a, p, r)
 	}
-	s.submit(r)
-	if !a.e.await(ctx, s, r) {
+	if !a.e.perform(ctx, s, r, 0) {
 		a.e.afterwards(a.book, r, func() {
 			if _, err := a.settle(s, r, p, &slots); err == nil && p.held == nil {
-				a.e.giveBack(a.req.Token)
+				a.e.giveBackOf(a.req.Token)
 			}
 		})
 		return g, a.gaveUp(ctx, driver.Unknown), true
 	}
 	g, err = a.settle(s, r, p, &slots)
+	if isEnded(err) && ctx.Err() != nil {
+		err = a.gaveUp(ctx, driver.Unknown)
+	}
 	return g, err, false
 }
 
@@ -254,7 +270,12 @@ func (e *Engine) afterwards(b *book, r *request, f func()) {
 }
 
 // settle enters into the books what r, which is over, has come to.
-func (a *ask) settle(s *session, r *request, p *plan, slots *permitsAnswer) (driver.Grant, error) {
+func (a *ask) settle(s *session, r *request, p *plan, slots *permitsAnswer) (g driver.Grant, err error) {
+	defer func() {
+		if err != nil && r.taken {
+			s.lived()
+		}
+	}()
 	if r.err != nil {
 		return driver.Grant{}, r.err
 	}
@@ -274,7 +295,7 @@ func (a *ask) settle(s *session, r *request, p *plan, slots *permitsAnswer) (dri
 		first = ans.n
 	}
 	span := min(int64(a.req.Span), a.e.server.span)
-	g := driver.Grant{Fence: first, FenceSpan: int(span), Sent: r.sent}
+	g = driver.Grant{Fence: first, FenceSpan: int(span), Sent: r.sent}
 	if !a.record(s, g, p.held, slots.slots) {
 		return driver.Grant{}, &driver.Error{Kind: driver.Unavailable, Err: &endedError{errors.New("it ended with the grant")}}
 	}
@@ -371,6 +392,11 @@ func (b *book) freeSlots(limit int) []int {
 		}
 	}
 	return free
+}
+
+// readersBack returns the steps that give back the name as a reader.
+func (b *book) readersBack() []step {
+	return []step{{op: opUnlockShared, key: b.keys.at(readersPlace)}, {op: opUnlockShared, key: b.keys.lock}}
 }
 
 // permitsBack returns the steps that give back slots and, with the last of them, the name.

@@ -168,7 +168,7 @@ func (e *Engine) enter(b *book, s *session, sh *share) bool {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	if !s.alive() {
-		return false
+		return false // nothing counts there any more
 	}
 	b.home = s
 	e.lastShare++
@@ -195,6 +195,7 @@ func (e *Engine) remove(sh *share) {
 	}
 	b.shares = slices.Delete(b.shares, i, i+1)
 	delete(e.shares, sh.token)
+	b.home.lived()
 	if sh.published {
 		b.home.gone = append(b.home.gone, sh.id)
 	}

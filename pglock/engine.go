@@ -120,6 +120,9 @@ func (e *Engine) Close() error {
 		if e.reaper != nil {
 			e.reaper.Stop()
 		}
+		for _, a := range e.waiting {
+			a.cancel()
+		}
 	}
 	e.mu.Unlock()
 	e.waits.Wait()

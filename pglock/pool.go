@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/holdfast-go/holdfast/driver"
+	"github.com/holdfast-go/holdfast/internal/leaver"
 )
 
 // pool is the engine's connections: the one that takes locks, while values are in use one for
@@ -211,6 +212,7 @@ func (e *Engine) dropFree() {
 func (e *Engine) open(ctx context.Context, owner string, waiting bool) (*session, error) {
 	s := &session{e: e, id: newID(), owner: cleanText(owner), wake: make(chan struct{}, 1)}
 	s.life, s.end = context.WithCancel(e.life)
+	s.leavers = leaver.New(e.closing, withdrawal, func() { s.finish(errLeft) })
 	ready := make(chan error, 1)
 	e.calls.Go(func() {
 		err := e.connect(ctx, s, owner, waiting, ready)
@@ -241,12 +243,12 @@ func (e *Engine) connect(ctx context.Context, s *session, owner string, waiting 
 				err = s.begin(ctx, w, owner, waiting)
 			}
 			if err == nil {
-				began = true
+				began, s.w = true, w
 				e.mu.Lock()
 				e.pool.all = append(e.pool.all, s)
 				e.mu.Unlock()
 				ready <- nil
-				s.run(w)
+				s.run()
 			}
 			return sqldriver.ErrBadConn
 		})

@@ -29,7 +29,13 @@ func (e *Engine) Release(ctx context.Context, claim driver.Claim) error {
 		e.leaveTurn(b)
 		return driver.Fail(driver.NotHeld, nil) // its session ended meanwhile
 	}
-	if !e.await(ctx, s, r) {
+	left := false
+	defer func() { // a driver that panics is no reason to keep the turn
+		if !left {
+			e.leaveTurn(b)
+		}
+	}()
+	if left = !e.perform(ctx, s, r, 1); left {
 		e.afterwards(b, r, func() { _ = e.given(sh, s, r) })
 		err := &driver.Error{Kind: driver.Unavailable, Err: ctx.Err()}
 		if ctx.Err() == nil {
@@ -37,7 +43,6 @@ func (e *Engine) Release(ctx context.Context, claim driver.Claim) error {
 		}
 		return err
 	}
-	defer e.leaveTurn(b)
 	return e.given(sh, s, r)
 }
 
@@ -83,8 +88,8 @@ func (e *Engine) stay(sh *share) {
 	e.closeBook(sh.book)
 }
 
-// giving asks the server to give back a share that is leaving. It returns nil where the share
-// is gone. The caller has the turn.
+// giving returns the request that gives back a share that is leaving, nil where the share is gone.
+// The caller has the turn, and performs it.
 func (e *Engine) giving(sh *share) (*session, *request) {
 	defer e.closeBook(sh.book)
 	e.mu.Lock()
@@ -96,8 +101,6 @@ func (e *Engine) giving(sh *share) (*session, *request) {
 	r := newRequest(sh.back(sh.book.others(sh) == 0)...)
 	if len(r.steps) == 0 { // others of the process hold it as well
 		r.finish(nil)
-	} else {
-		s.submit(r)
 	}
 	return s, r
 }
@@ -137,7 +140,7 @@ func (sh *share) back(last bool) []step {
 		steps = append(steps, step{op: opUnlock, key: k.at(upgradePlace)})
 	}
 	if readers {
-		steps = append(steps, step{op: opUnlockShared, key: k.at(readersPlace)}, step{op: opUnlockShared, key: k.lock})
+		steps = append(steps, sh.book.readersBack()...)
 	}
 	if sh.mode == driver.Permits {
 		steps = append(steps, sh.book.permitsBack(sh.slots, sh.limit, last)...)
@@ -145,20 +148,71 @@ func (sh *share) back(last bool) []step {
 	return steps
 }
 
-// giveBack gives back what was granted to a token whose caller is gone, or what has run out.
-// The caller has the turn.
-func (e *Engine) giveBack(token driver.Token) {
-	e.mu.Lock()
-	sh := e.shares[token]
-	if sh == nil {
-		e.mu.Unlock()
-		return
-	}
-	sh.leaving = true
-	sh.book.users++
-	e.mu.Unlock()
-	if s, r := e.giving(sh); r != nil {
+// giveBack gives back a share that nobody is to have any more, unless that was done: its token may hold
+// another one by now. The caller has the turn.
+func (e *Engine) giveBack(sh *share) {
+	if s, r := e.givingBack(sh); r != nil {
+		if !r.over.Load() {
+			s.submit(r)
+		}
 		<-r.done
 		_ = e.given(sh, s, r) // when that failed the session is over
 	}
+}
+
+// giveBackOf gives back what was granted to a token just now. The caller has the turn.
+func (e *Engine) giveBackOf(token driver.Token) {
+	e.mu.Lock()
+	sh := e.shares[token]
+	e.mu.Unlock()
+	if sh != nil { // or its session has ended
+		e.giveBack(sh)
+	}
+}
+
+// givingBack is giving for a share that nobody gives back of his own accord.
+func (e *Engine) givingBack(sh *share) (*session, *request) {
+	e.mu.Lock()
+	sh.leaving = true
+	sh.book.users++
+	e.mu.Unlock()
+	return e.giving(sh)
+}
+
+// evict gives back what the process holds of the name beyond its time: it is late in doing so by
+// itself, and nobody is to be refused for that. The caller has the turn; left says that the answer is
+// still to come, and that the turn is left to somebody who waits for it.
+func (a *ask) evict(ctx context.Context) (err error, left bool) {
+	e := a.e
+	for sh := a.overdue(); sh != nil; sh = a.overdue() {
+		s, r := e.givingBack(sh)
+		if r == nil {
+			continue // its session has ended
+		}
+		if !e.perform(ctx, s, r, 1) {
+			e.afterwards(a.book, r, func() { _ = e.given(sh, s, r) })
+			return a.gaveUp(ctx, driver.NotApplied), true
+		}
+		if err := e.given(sh, s, r); err != nil && r.err != nil && !isEnded(err) {
+			return err, false
+		}
+	}
+	return nil, false
+}
+
+// overdue returns a share of the name whose time is over, or nil.
+func (a *ask) overdue() *share {
+	e := a.e
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if len(a.book.shares) == 0 {
+		return nil
+	}
+	now := e.clock.Now()
+	for _, sh := range a.book.shares {
+		if sh.until <= now {
+			return sh
+		}
+	}
+	return nil
 }

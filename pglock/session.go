@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/holdfast-go/holdfast/driver"
+	"github.com/holdfast-go/holdfast/internal/leaver"
 )
 
 // maxBatch is how many requests travel in one statement: more would keep the server from
@@ -19,17 +20,23 @@ const maxBatch = 128
 
 // session is one connection of the pool and the session of the server at its other end. What
 // it has locked lives as long as both. It carries out one statement at a time, from its own
-// goroutine; what is asked meanwhile travels together in the next.
+// goroutine or from that of a caller who finds it at rest, see lead; what is asked meanwhile
+// travels together in the next.
 type session struct {
 	e    *Engine
 	id   int64 // the number of an advisory lock that it holds for as long as it lives
 	pid  int64 // of the server's process
+	w    *wire // used by whoever carries out what is in flight, see led
 	life context.Context
 	end  context.CancelFunc
+
+	leavers *leaver.Watch // of callers who carry out a statement
 
 	mu     sync.Mutex
 	queue  []*request
 	flight []*request     // in the statement under way
+	led    bool           // a caller uses w: until it has resigned, nobody else does
+	lives  int            // shares that live in it, and requests in flight or answered that may be one
 	busy   driver.Instant // when that was sent
 	ended  error          // why it is no more
 	lease  time.Duration  // after which silence the server ends it; 0: never
@@ -55,9 +62,12 @@ type request struct {
 	undo  []step        // gives back what steps or alone may have taken when they fail
 	lease time.Duration // that the session has to have before
 	short bool          // alone does not wait for locks: no answer within Timeout ends the session
+	takes bool          // what it is granted will be a share of its own
+	taken bool          // that may be: it was in flight, and session.lives counts it
 
 	answers []answer       // one a step, when err is nil
 	one     [1]answer      // room for them
+	itself  [1]*request    // room for a flight
 	sent    driver.Instant // before the statement left
 	err     error
 	over    atomic.Bool
@@ -94,9 +104,14 @@ func (s *session) submit(r *request) {
 	}
 	s.queue = append(s.queue, r)
 	s.mu.Unlock()
+	s.rouse()
+}
+
+// rouse has the session's goroutine look for something to do.
+func (s *session) rouse() {
 	select {
 	case s.wake <- struct{}{}:
-	default:
+	default: // it will look anyhow
 	}
 }
 
@@ -112,32 +127,42 @@ func (s *session) withdraw(r *request) bool {
 	return true
 }
 
-// run carries out what is asked until the session ends.
-func (s *session) run(w *wire) {
+// run carries out what is asked until the session has ended, and no caller uses its connection
+// any more.
+func (s *session) run() {
+	end := s.life.Done()
 	for {
-		batch := s.take()
-		if len(batch) == 0 {
+		batch, over := s.take()
+		switch {
+		case over:
+			return
+		case len(batch) == 0:
 			select {
 			case <-s.wake:
-				continue
-			case <-s.life.Done():
-				return
+			case <-end:
+				s.finish(errIdle)
+				end = nil
 			}
+			continue
 		}
-		if err := s.carryOut(w, batch); err != nil {
+		if err := s.carryOut(batch); err != nil {
 			s.finish(err)
 			return
 		}
 	}
 }
 
-// take returns the next requests: a statement of its own, or steps for one together.
-func (s *session) take() []*request {
+// take returns the next requests: a statement of its own, or steps for one together. There are none
+// while a caller carries out something; it rouses the goroutine at its end.
+func (s *session) take() (batch []*request, over bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if s.led {
+		return nil, false
+	}
 	s.flight = nil
 	if s.ended != nil || len(s.queue) == 0 {
-		return nil
+		return nil, s.ended != nil
 	}
 	n := 1
 	if s.queue[0].alone == nil {
@@ -147,18 +172,34 @@ func (s *session) take() []*request {
 	}
 	s.flight = slices.Clone(s.queue[:n])
 	s.queue = slices.Delete(s.queue, 0, n)
+	s.departs()
+	return s.flight, false
+}
+
+// departs notes that what is in flight is about to be sent. s.mu is locked.
+func (s *session) departs() {
 	s.busy = s.e.clock.Now()
-	return s.flight
+	for _, r := range s.flight {
+		r.sent = s.busy
+		if r.takes {
+			r.taken = true
+			s.lives++
+		}
+	}
+}
+
+// lived takes back what was counted for a share that is no more, or for a request that came to none.
+func (s *session) lived() {
+	s.mu.Lock()
+	s.lives--
+	s.mu.Unlock()
 }
 
 // carryOut sends a batch and hands out the answers. An error means that the session is over.
-func (s *session) carryOut(w *wire, batch []*request) error {
+func (s *session) carryOut(batch []*request) error {
+	w := s.w
 	if err := s.adjust(w, batch); err != nil {
 		return s.failed(w, batch, err)
-	}
-	now := s.e.clock.Now()
-	for _, r := range batch {
-		r.sent = now
 	}
 	var err error
 	if alone := batch[0].alone; alone != nil {
@@ -170,7 +211,7 @@ func (s *session) carryOut(w *wire, batch []*request) error {
 		return s.failed(w, batch, err)
 	}
 	s.mu.Lock()
-	s.spoke, s.flight = now, nil
+	s.spoke, s.flight = batch[0].sent, nil
 	s.mu.Unlock()
 	for _, r := range batch {
 		r.finish(nil)
@@ -309,7 +350,7 @@ func (t step) unlocks() bool { return t.op == opUnlock || t.op == opUnlockShared
 // adjust sees to it that the server waits for the session for as long as what the batch asks
 // for has to live, and no longer than something lives once that is long over.
 func (s *session) adjust(w *wire, batch []*request) error {
-	now := s.e.clock.Now()
+	now := batch[0].sent
 	var need time.Duration
 	for _, r := range batch {
 		need = max(need, r.lease)

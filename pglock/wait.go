@@ -42,6 +42,9 @@ func (a *ask) wait(parent context.Context) (driver.Grant, error) {
 	a.cancel, a.over = cancel, make(chan struct{})
 	e.mu.Lock()
 	e.waiting[a.req.Token] = a
+	if e.shut {
+		cancel() // Close has seen to those that were there
+	}
 	e.mu.Unlock()
 	defer func() {
 		e.mu.Lock()
@@ -150,17 +153,20 @@ func (a *ask) turn(ctx context.Context) (driver.Grant, error) {
 	if err := a.e.takeTurn(ctx, a.book, false); err != nil {
 		return driver.Grant{}, err
 	}
+	left := false // to somebody else, by once
+	defer func() {
+		if !left {
+			a.e.leaveTurn(a.book)
+		}
+	}()
 	if s := a.e.familiarSession(a); s != nil {
-		defer a.e.leaveTurn(a.book)
 		return a.waitApart(ctx, s)
 	}
 	a.apart = false
-	g, err, left := a.once(ctx)
-	if left {
-		return g, err
-	}
-	defer a.e.leaveTurn(a.book)
-	if err == nil || !a.apart || ctx.Err() != nil {
+	var g driver.Grant
+	var err error
+	g, err, left = a.once(ctx)
+	if left || err == nil || !a.apart || ctx.Err() != nil {
 		return g, err
 	}
 	a.refused(errRefused)
@@ -181,10 +187,12 @@ func (a *ask) refused(d *driver.Error) { a.refusal, a.refusedAt = d, a.e.clock.N
 // it is released. The caller has the turn.
 func (a *ask) waitApart(ctx context.Context, s *session) (driver.Grant, error) {
 	e, k := a.e, a.book.keys
-	a.yield = make(chan struct{})
+	ctx, yield := context.WithCancel(ctx)
+	defer yield()
 	e.waitsApart(a.book, a)
 	defer e.waitsNoMore(a.book, s)
 	e.mu.Lock()
+	a.yield = yield
 	s.blocked, s.since = a, e.clock.Now()
 	e.mu.Unlock()
 
@@ -196,20 +204,14 @@ func (a *ask) waitApart(ctx context.Context, s *session) (driver.Grant, error) {
 	}
 	var got answer
 	r := newRequest()
-	r.undo, r.lease = undo, a.req.TTL
+	r.undo, r.lease, r.takes = undo, a.req.TTL, true
 	r.alone = func(ctx context.Context, w *wire) (err error) {
 		got, err = w.queryNumber(ctx, statement, k.lock.n, k.window, k.lock.pair)
 		return err
 	}
-	s.submit(r)
-	select {
-	case <-r.done:
-	case <-ctx.Done():
-		e.cancelWait(s, r)
-	case <-e.closing:
-		e.cancelWait(s, r)
-	case <-a.yield:
-		e.cancelWait(s, r)
+	e.performWait(ctx, s, r)
+	if r.taken && (r.err != nil || !got.ok) {
+		s.lived() // not
 	}
 	switch {
 	case r.err != nil && stateOf(r.err) == queryCanceled:

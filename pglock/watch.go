@@ -63,7 +63,7 @@ func (e *Engine) giveBackLater(sh *share, then func()) {
 	e.calls.Go(func() {
 		defer e.closeBook(b)
 		if e.takeTurn(e.life, b, false) == nil {
-			e.giveBack(sh.token)
+			e.giveBack(sh)
 			e.leaveTurn(b)
 			then()
 		}
@@ -143,7 +143,7 @@ func (e *Engine) rotate(now driver.Instant) {
 		}
 	}
 	if first != nil {
-		close(first.blocked.yield)
+		first.blocked.yield()
 		first.blocked = nil
 	}
 }

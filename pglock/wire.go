@@ -6,8 +6,10 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"reflect"
 	"slices"
 	"strconv"
+	"strings"
 )
 
 // wire is a connection of the caller's pool, taken out of it for good, with the calls of its
@@ -15,6 +17,7 @@ import (
 // uses it.
 type wire struct {
 	conn     sqldriver.Conn
+	prompt   bool // a statement returns as soon as its context ends
 	prepared map[string]sqldriver.StmtQueryContext
 	args     []sqldriver.NamedValue // of the statement under way
 	row      []sqldriver.Value
@@ -27,7 +30,15 @@ func newWire(conn any) (*wire, error) {
 	if !ok || !prepares {
 		return nil, fmt.Errorf("the database driver's connection is a %T, which cannot prepare under a context: use pgx or lib/pq", conn)
 	}
-	return &wire{conn: c, prepared: make(map[string]sqldriver.StmtQueryContext)}, nil
+	return &wire{conn: c, prompt: prompt(conn), prepared: make(map[string]sqldriver.StmtQueryContext)}, nil
+}
+
+// prompt reports whether the driver is known to give up reading from a server that is silent when the
+// context of a statement ends. pgx sets a deadline on its connection. lib/pq asks the server to end the
+// statement, and reads on.
+func prompt(conn any) bool {
+	t := reflect.TypeOf(conn)
+	return t.Kind() == reflect.Pointer && strings.HasPrefix(t.Elem().PkgPath(), "github.com/jackc/pgx/")
 }
 
 // query carries out one statement, which is prepared at its first use: from then on it is one
