@@ -161,12 +161,12 @@ func (e *Engine) attempt(ctx context.Context, n *name, req *driver.Request) (dri
 	a := e.newAttempt(n, &copied, s)
 	e.use(req.Name)
 	e.mu.Unlock()
-	a.begin(own)
-	return a.result(ctx, nil)
+	a.begin(ctx, own)
+	return a.result(ctx)
 }
 
 // begin has the try made. The name is busy.
-func (a *attempt) begin(own *share) {
+func (a *attempt) begin(ctx context.Context, own *share) {
 	a.want.again = own
 	then := func(err error) { a.settle(err, true) }
 	switch {
@@ -180,7 +180,7 @@ func (a *attempt) begin(own *share) {
 		a.s.submit(&job{then: then, run: a.permit})
 		return
 	}
-	a.s.submit(&job{try: &a.want, ttl: a.req.TTL, then: then})
+	a.s.perform(ctx, &job{try: &a.want, ttl: a.req.TTL, then: then})
 }
 
 // settle takes note of what came of the try. An attempt that was abandoned leaves nothing behind.
@@ -208,7 +208,7 @@ func (a *attempt) settle(err error, busy bool) {
 				sh.until = a.want.sent
 				sh.timer.Reset(0)
 			} else {
-				e.giveBack(n, sh, func(error) {})
+				a.s.submit(e.givingBack(n, sh, func(error) {}))
 			}
 		}
 	}
@@ -219,18 +219,17 @@ func (a *attempt) settle(err error, busy bool) {
 // so that as a rule it knows how that ended.
 const lingerFor = time.Second
 
-// result waits for the try. When ctx ends before it, or the engine is closed, interrupt is to
-// bring the try to its end, unless it is nil. A grant that comes by then is returned: the core
-// knows what to do with it. What does not end is abandoned.
-func (a *attempt) result(ctx context.Context, interrupt func()) (driver.Grant, error) {
+// result waits for the try, and for a while longer when ctx has ended or the engine was closed.
+// A grant that comes by then is returned: the core knows what to do with it. What does not end is
+// abandoned.
+func (a *attempt) result(ctx context.Context) (driver.Grant, error) {
 	select {
 	case <-a.done:
-		return a.grant, a.err
 	case <-ctx.Done():
 	case <-a.e.closing:
 	}
-	if interrupt != nil {
-		interrupt()
+	if ctx.Err() == nil && !a.e.closed.Load() {
+		return a.grant, a.err
 	}
 	linger := time.NewTimer(lingerFor)
 	defer linger.Stop()
@@ -244,8 +243,13 @@ func (a *attempt) result(ctx context.Context, interrupt func()) (driver.Grant, e
 	outcome := driver.NotApplied
 	select {
 	case <-a.done:
-		if a.err == nil || !isHeld(a.err) {
+		var d *driver.Error
+		if a.err == nil || !errors.As(a.err, &d) || !isHeld(a.err) && d.Kind != driver.Unavailable {
 			return a.grant, a.err
+		}
+		outcome = d.Outcome
+		if d.Kind == driver.Held && ctx.Err() != nil { // somebody was in the way until then
+			return driver.Grant{}, &driver.Error{Kind: driver.Held, Outcome: driver.NotApplied, Err: why(ctx)}
 		}
 	default:
 		a.abandoned, outcome = true, driver.Unknown

@@ -139,6 +139,7 @@ func (e *Engine) enterShare(s *session, req *driver.Request, w *wanted) *share {
 		n.shares = append(n.shares, sh)
 		n.users++
 		s.shares[sh] = struct{}{}
+		s.lives.Add(1)
 	}
 	sh.req, sh.ttl, sh.until = *req, req.TTL, w.sent.Add(req.TTL)
 	sh.fence, sh.top, sh.told = w.fence, w.fence+int64(w.got)-1, w.told
@@ -154,6 +155,7 @@ func (e *Engine) strike(sh *share) {
 	n := e.names[sh.name]
 	n.shares = slices.DeleteFunc(n.shares, func(x *share) bool { return x == sh })
 	delete(sh.session.shares, sh)
+	sh.session.lives.Add(-1)
 	sh.timer.Stop()
 	n.change()
 	e.drop(sh.name)
@@ -215,18 +217,18 @@ func (e *Engine) expire(sh *share) {
 		sh.timer = e.later(left, func() { e.expire(sh) })
 		return
 	}
-	e.giveBack(n, sh, func(error) {}) // what fails, the end of the session brings about
+	sh.session.submit(e.givingBack(n, sh, func(error) {})) // what fails, the end of the session brings about
 }
 
-// giveBack strikes a share out and releases its lock. Nothing is tried for the name meanwhile:
-// of what goes to a session in one turn, the releases come first. then is told what came of
+// givingBack strikes a share out, and returns the job that releases its lock, for its session.
+// Nothing is tried for the name before that is done. then is told what came of
 // it. e.mu is locked, and the name is not busy.
-func (e *Engine) giveBack(n *name, sh *share, then func(error)) {
+func (e *Engine) givingBack(n *name, sh *share, then func(error)) *job {
 	s := sh.session
 	e.use(sh.name)
 	e.strike(sh)
 	n.busy = true
-	s.submit(&job{free: sh.key, then: func(err error) {
+	return &job{free: sh.key, then: func(err error) {
 		e.mu.Lock()
 		if sh.told {
 			e.spend(sh)
@@ -237,7 +239,7 @@ func (e *Engine) giveBack(n *name, sh *share, then func(error)) {
 		s.lent = false
 		e.mu.Unlock()
 		then(err)
-	}})
+	}}
 }
 
 const (

@@ -115,7 +115,7 @@ func (e *Engine) letGo(r entry) {
 	for _, s := range e.sessions() {
 		for sh := range s.shares {
 			if n := e.names[sh.name]; sh.key == r.key && sh.top == r.fence && !n.busy {
-				e.giveBack(n, sh, func(error) {})
+				sh.session.submit(e.givingBack(n, sh, func(error) {}))
 				return
 			}
 		}

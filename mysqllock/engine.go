@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/holdfast-go/holdfast/driver"
+	"github.com/holdfast-go/holdfast/internal/leaver"
 	"github.com/holdfast-go/holdfast/internal/valuetable"
 )
 
@@ -116,7 +117,9 @@ func (e *Engine) greet(ctx context.Context) error {
 }
 
 func (e *Engine) newSession() *session {
-	return &session{e: e, shares: make(map[*share]struct{}), wake: make(chan struct{}, 1)}
+	s := &session{e: e, shares: make(map[*share]struct{}), wake: make(chan struct{}, 1)}
+	s.leavers = leaver.New(e.closing, lingerFor, s.leave)
+	return s
 }
 
 func capabilitiesOf(cfg Config) driver.Capabilities {

@@ -20,8 +20,9 @@ func (e *Engine) Release(ctx context.Context, c driver.Claim) error {
 		}
 		if sh := n.find(c.Token); sh != nil {
 			done := make(chan error, 1)
-			e.giveBack(n, sh, func(err error) { done <- err })
+			j := e.givingBack(n, sh, func(err error) { done <- err })
 			e.mu.Unlock()
+			sh.session.perform(ctx, j)
 			select {
 			case err := <-done:
 				if err != nil {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"database/sql"
 	sqldriver "database/sql/driver"
+	"errors"
 	"fmt"
 	"io"
 	"strconv"
@@ -12,10 +13,12 @@ import (
 	"time"
 
 	"github.com/holdfast-go/holdfast/driver"
+	"github.com/holdfast-go/holdfast/internal/leaver"
 )
 
 // session is a place for one connection to the server, and what it is used for. What is asked of
-// a session while a statement is under way is done in the next turn, together where it can be.
+// a session while a statement is under way is done in the next turn, together where it can be. A
+// turn is taken by its goroutine, or by a caller who finds it at rest, see lead.
 //
 // The connection is opened when it is first needed. When it ends, for whatever reason, all
 // shares that were held in it are lost: they are struck from the engine's books before anything
@@ -29,22 +32,30 @@ type session struct {
 	mu      sync.Mutex
 	queue   []*job
 	running bool               // its goroutine
+	turning bool               // somebody has the turn
+	left    bool               // by the caller who has it: no statement is begun or goes on
 	wake    chan struct{}      // buffered: there is something in the queue
 	abort   context.CancelFunc // ends the statement under way, and the connection with it
 
+	lives atomic.Int32 // how many shares there are: more only in turns
+
 	id atomic.Uint64 // of the connection, as the server counts them; 0 while there is none
 
+	leavers *leaver.Watch // of callers who have the turn
+
 	// Used in turns only.
-	conn  *sql.Conn // nil while there is none
-	mark  string    // a lock of the session's own, which shows that it is still the same
-	lease int       // wait_timeout, in seconds
-	used  driver.Instant
+	conn   *sql.Conn // nil while there is none
+	mark   string    // a lock of the session's own, which shows that it is still the same
+	prompt bool      // a statement returns as soon as its context ends
+	lease  int       // wait_timeout, in seconds
+	used   driver.Instant
 
 	fences     fences
 	announced  bool                       // others know that there are permits
 	owner      string                     // whom others take for the owner of shares without a row
 	registered bool                       // others know of the session
 	tryOne     sqldriver.StmtQueryContext // of the connection, nil until they are used
+	waitOne    sqldriver.StmtQueryContext
 	releaseOne sqldriver.StmtQueryContext
 }
 
@@ -67,6 +78,11 @@ func (s *session) submit(j *job) {
 		s.e.calls.Go(s.work)
 		return
 	}
+	s.rouse()
+}
+
+// rouse has the session's goroutine look for something to do, if there is one.
+func (s *session) rouse() {
 	select {
 	case s.wake <- struct{}{}:
 	default: // it will look anyhow
@@ -97,6 +113,7 @@ func (s *session) work() {
 			if s.rest() {
 				return
 			}
+			<-s.wake // there is a job, so whoever has the turn, or has just submitted it, rouses
 		}
 	}
 }
@@ -111,13 +128,14 @@ func (s *session) rest() bool {
 
 // turn does what is asked: all releases first, for somebody may be waiting for them, and of the
 // tries as many as go into one statement, so that releases and renewals never wait for a crowd.
-// It reports false when there was nothing to do.
+// It reports false when there was nothing to do, or a caller has the turn, who rouses the goroutine.
 func (s *session) turn() bool {
 	s.mu.Lock()
-	if len(s.queue) == 0 {
+	if len(s.queue) == 0 || s.turning {
 		s.mu.Unlock()
 		return false
 	}
+	s.turning = true
 	var frees, runs, tries, rest []*job
 	for _, j := range s.queue {
 		switch {
@@ -133,7 +151,15 @@ func (s *session) turn() bool {
 	}
 	s.queue = rest
 	s.mu.Unlock()
+	s.carryOut(frees, runs, tries)
+	s.mu.Lock()
+	s.turning = false
+	s.mu.Unlock()
+	return true
+}
 
+// carryOut does what there is to do in a turn.
+func (s *session) carryOut(frees, runs, tries []*job) {
 	s.free(frees)
 	for _, j := range runs {
 		j.then(j.run())
@@ -143,7 +169,6 @@ func (s *session) turn() bool {
 	}
 	s.forget(manySpent)
 	s.used = s.e.clock.Now()
-	return true
 }
 
 // exec runs a statement that answers with a number, and may wait at the server for so long.
@@ -161,9 +186,18 @@ func (s *session) exec(text string, wait time.Duration) (int64, error) {
 func (s *session) begin(wait time.Duration) (context.Context, context.CancelFunc) {
 	ctx, cancel := context.WithTimeout(s.e.life, s.e.cfg.Timeout+wait)
 	s.mu.Lock()
+	before := s.abort
 	s.abort = cancel
+	if s.left {
+		cancel()
+	}
 	s.mu.Unlock()
-	return ctx, cancel
+	return ctx, func() {
+		cancel()
+		s.mu.Lock()
+		s.abort = before // of what it was a part of
+		s.mu.Unlock()
+	}
 }
 
 // query runs a statement that answers with one row.
@@ -176,12 +210,12 @@ func (s *session) queryFor(wait time.Duration, text string, into ...any) error {
 	return s.conn.QueryRowContext(ctx, text).Scan(into...)
 }
 
-// askPrepared runs a statement with a key as its argument, and puts the one row that it answers
-// with into row. It is prepared at its first use in the connection, so that the server does not parse
+// askPrepared runs a statement that may wait at the server for so long, and puts the one row that it
+// answers with into row. It is prepared at its first use in the connection, so that the server does not parse
 // it again, and skips what database/sql does for rows. It reports false where the driver cannot do
 // that.
-func (s *session) askPrepared(stmt *sqldriver.StmtQueryContext, text, key string, row []sqldriver.Value) (able bool, err error) {
-	ctx, cancel := s.begin(0)
+func (s *session) askPrepared(wait time.Duration, stmt *sqldriver.StmtQueryContext, text string, args []sqldriver.NamedValue, row []sqldriver.Value) (able bool, err error) {
+	ctx, cancel := s.begin(wait)
 	defer cancel()
 	err = s.conn.Raw(func(conn any) error {
 		if *stmt == nil {
@@ -198,7 +232,7 @@ func (s *session) askPrepared(stmt *sqldriver.StmtQueryContext, text, key string
 			}
 		}
 		able = true
-		rows, err := (*stmt).QueryContext(ctx, []sqldriver.NamedValue{{Ordinal: 1, Value: key}})
+		rows, err := (*stmt).QueryContext(ctx, args)
 		if err != nil {
 			return err
 		}
@@ -271,16 +305,16 @@ func (s *session) setLease(seconds int) error {
 
 // open takes a connection from the DB and prepares it.
 func (s *session) open(lease int) error {
-	ctx, cancel := context.WithTimeout(s.e.life, s.e.cfg.Timeout)
+	ctx, cancel := s.begin(0)
 	defer cancel()
 	conn, err := s.e.db.Conn(ctx)
 	if err != nil {
-		if ctx.Err() != nil && s.e.life.Err() == nil {
+		if errors.Is(ctx.Err(), context.DeadlineExceeded) {
 			err = fmt.Errorf("no connection to be had within %v: does the server answer, and does the DB's limit leave one? (%w)", s.e.cfg.Timeout, err)
 		}
 		return &driver.Error{Kind: driver.Unavailable, Outcome: driver.NotApplied, Err: err}
 	}
-	s.conn = conn
+	s.conn, s.prompt = conn, prompt(conn)
 	if err := s.prepare(ctx, lease); err != nil {
 		s.end()
 		d := s.e.classify(err, driver.NotApplied)
@@ -383,7 +417,7 @@ func (s *session) end() {
 	s.unregister()
 	_ = s.conn.Raw(func(any) error { return sqldriver.ErrBadConn }) // so that the pool closes it
 	_ = s.conn.Close()
-	s.conn, s.tryOne, s.releaseOne = nil, nil, nil
+	s.conn, s.tryOne, s.waitOne, s.releaseOne = nil, nil, nil, nil
 	s.id.Store(0)
 }
 
@@ -438,7 +472,7 @@ func (s *session) freeKeys(keys []string) error {
 func (s *session) release(keys []string) (answer string, err error) {
 	if len(keys) == 1 {
 		var row [1]sqldriver.Value
-		if able, err := s.askPrepared(&s.releaseOne, releaseOneText, keys[0], row[:]); able || err != nil {
+		if able, err := s.askPrepared(0, &s.releaseOne, releaseOneText, []sqldriver.NamedValue{{Ordinal: 1, Value: keys[0]}}, row[:]); able || err != nil {
 			n, _ := number(row[0])
 			return strconv.FormatUint(n, 10), err
 		}

@@ -61,6 +61,11 @@ func tryOneText(conn uint64) string {
 	return fmt.Sprintf("SELECT IF(CONNECTION_ID()=%d,IF(GET_LOCK(?,0)=1,UUID_SHORT(),0),NULL),@@GLOBAL.read_only", conn)
 }
 
+// waitOneText is tryText for one share that is waited for; the key is both arguments.
+func waitOneText(conn uint64, seconds int) string {
+	return fmt.Sprintf("SELECT IS_USED_LOCK(?) IS NOT NULL,IF(CONNECTION_ID()=%d,IF(GET_LOCK(?,%d)=1,UUID_SHORT(),0),NULL),@@GLOBAL.read_only", conn, seconds)
+}
+
 // releaseOneText is releaseText for one key, which is an argument.
 const releaseOneText = "SELECT COALESCE(RELEASE_LOCK(?),'-')"
 

@@ -20,7 +20,7 @@ func (s *session) try(jobs []*job) {
 	}
 	fresh := s.conn == nil
 	err := s.needAndTake(longest, all, 0)
-	if err != nil && !fresh && s.conn == nil && !errors.Is(err, context.DeadlineExceeded) {
+	if err != nil && !fresh && s.conn == nil && !errors.Is(err, context.DeadlineExceeded) && !s.isLeft() {
 		// The connection had ended, and what it may have granted with it.
 		err = s.needAndTake(longest, all, 0)
 	}
@@ -102,17 +102,8 @@ func (s *session) draw(all []*wanted, seconds int) error {
 }
 
 func (s *session) drawTickets(all []*wanted, seconds int, tickets []sql.Null[uint64]) error {
-	if len(all) == 1 && !all[0].held && seconds == 0 {
-		var row [2]sqldriver.Value
-		text := "" // of what is prepared already
-		if s.tryOne == nil {
-			text = tryOneText(s.id.Load())
-		}
-		if able, err := s.askPrepared(&s.tryOne, text, all[0].key, row[:]); able || err != nil {
-			tickets[0].V, tickets[0].Valid = number(row[0])
-			if readOnly, ok := number(row[1]); err == nil && (!ok || readOnly != 0) {
-				err = errReadOnly
-			}
+	if len(all) == 1 && !all[0].held {
+		if able, err := s.drawTicket(all[0], seconds, &tickets[0]); able || err != nil {
 			return err
 		}
 	}
@@ -130,6 +121,36 @@ func (s *session) drawTickets(all []*wanted, seconds int, tickets []sql.Null[uin
 		err = errReadOnly
 	}
 	return err
+}
+
+// drawTicket is drawTickets for one share that the session does not have. It reports false where the
+// driver is not able to do it.
+func (s *session) drawTicket(w *wanted, seconds int, ticket *sql.Null[uint64]) (able bool, err error) {
+	var row [3]sqldriver.Value
+	text := "" // of what is prepared already
+	args := []sqldriver.NamedValue{{Ordinal: 1, Value: w.key}}
+	if seconds == 0 {
+		if s.tryOne == nil {
+			text = tryOneText(s.id.Load())
+		}
+		able, err = s.askPrepared(0, &s.tryOne, text, args, row[1:])
+	} else {
+		if s.waitOne == nil {
+			text = waitOneText(s.id.Load(), seconds)
+		}
+		args = append(args, sqldriver.NamedValue{Ordinal: 2, Value: w.key})
+		able, err = s.askPrepared(time.Duration(seconds)*time.Second, &s.waitOne, text, args, row[:])
+	}
+	if !able || err != nil {
+		return able, err
+	}
+	blocked, _ := number(row[0])
+	w.blocked = blocked != 0
+	ticket.V, ticket.Valid = number(row[1])
+	if readOnly, ok := number(row[2]); !ok || readOnly != 0 {
+		err = errReadOnly
+	}
+	return true, err
 }
 
 // undo frees what a statement that failed may have locked, so that nothing is held without a

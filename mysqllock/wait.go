@@ -72,11 +72,8 @@ func (e *Engine) waitAtServer(ctx context.Context, n *name, req *driver.Request,
 		copied := *req
 		a := e.newAttempt(n, &copied, s)
 		e.open(req.Name) // settle drops it
-		s.submit(&job{
-			run:  a.waitTurn,
-			then: func(err error) { a.settle(err, false) },
-		})
-		g, err := a.result(ctx, func() { e.interrupt(a) })
+		a.wait(ctx)
+		g, err := a.result(ctx)
 		switch {
 		case err == nil:
 			return g, nil
@@ -91,6 +88,31 @@ func (e *Engine) waitAtServer(ctx context.Context, n *name, req *driver.Request,
 			return driver.Grant{}, nil
 		}
 		return g, err
+	}
+}
+
+// wait has the attempt wait at the server, and returns when it is over: soon after ctx ends, or the
+// engine is closed.
+func (a *attempt) wait(ctx context.Context) {
+	e := a.e
+	ctx, stop := context.WithCancel(ctx)
+	defer stop()
+	defer context.AfterFunc(e.active, stop)()
+	over := make(chan struct{})
+	ignored := context.AfterFunc(ctx, func() { e.interrupt(a); close(over) })
+	defer func() {
+		if !ignored() {
+			<-over // what ends the wait must not hit the next statement
+		}
+	}()
+	j := &job{run: a.waitTurn, then: func(err error) { a.settle(err, false) }}
+	if a.s.lead(nil, j) {
+		return
+	}
+	a.s.submit(j)
+	select {
+	case <-a.done:
+	case <-ctx.Done():
 	}
 }
 
@@ -160,6 +182,11 @@ func (e *Engine) interrupt(a *attempt) {
 	ctx, cancel := context.WithTimeout(context.Background(), killFor)
 	defer cancel()
 	for ctx.Err() == nil {
+		select {
+		case <-a.done:
+			return
+		default:
+		}
 		if id := a.s.id.Load(); id != 0 {
 			_ = e.onMain(ctx, func(main *session) error {
 				_, err := main.exec(fmt.Sprintf("KILL QUERY %d", id), 0)

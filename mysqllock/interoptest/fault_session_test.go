@@ -23,7 +23,9 @@ func TestFault(t *testing.T) {
 		"ReplyLost": faultReplyLost, "ForeignClients": foreignClients, "HolderFrozen": faultHolderFrozen,
 		"TableLost": faultTableLost, "FencesReserved": faultFencesReserved, "TicketAfterTheWait": faultTicketAfterTheWait,
 		"FirstPermit": faultFirstPermit, "Told": faultTold, "CounterBlocked": faultCounterBlocked, "Crowd": crowd, "Leak": leak, "Hands": handBack,
-		"Diagnose": diagnose,
+		"Diagnose":   diagnose,
+		"LeadLeaves": leadLeaves, "LeadLeavesOthersAlone": leadLeavesOthersAlone, "LeadCloses": leadCloses,
+		"LeadMixed": leadMixed,
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -99,10 +101,10 @@ func faultKillOfTheWaiter(l *lab) {
 	for _, text := range []string{"KILL QUERY ?", "KILL ?"} {
 		lease := l.lock(holder, "name")
 		w := l.waiter(other, "name")
-		killed := l.waiterOf("name")
+		killed := l.waiterOf()
 		l.do(text, killed)
 		l.eventually("another wait", func() bool {
-			id := l.waiterOf("name")
+			id := l.waiterOf()
 			return id != 0 && (id != killed || text == "KILL QUERY ?")
 		})
 		w.stillWaits()

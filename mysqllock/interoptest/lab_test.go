@@ -91,10 +91,10 @@ func (l *lab) holderOf(name string) int64 {
 	return l.number("SELECT IS_USED_LOCK(?)", l.key(name))
 }
 
-// waiterOf returns the connection that waits for a lock, 0 for none.
-func (l *lab) waiterOf(name string) int64 {
+// waiterOf returns the connection of the lab that waits for a lock, 0 for none.
+func (l *lab) waiterOf() int64 {
 	l.Helper()
-	return l.number("SELECT MAX(id) FROM information_schema.processlist WHERE state='User lock' AND info LIKE ?", "%GET_LOCK('"+l.key(name)+"'%")
+	return l.number("SELECT MAX(id) FROM information_schema.processlist WHERE state='User lock' AND id IN (SELECT conn FROM " + l.prefix + ")")
 }
 
 // engineAt returns an engine on what listens at addr, with a DB of its own.
@@ -190,7 +190,7 @@ type waiter struct {
 func (l *lab) waiter(c *holdfast.Client, name string) *waiter {
 	l.Helper()
 	w := l.waits(c, name)
-	l.eventually("a wait at the server", func() bool { return l.waiterOf(name) != 0 })
+	l.eventually("a wait at the server", func() bool { return l.waiterOf() != 0 })
 	return w
 }
 
