@@ -27,10 +27,10 @@ func (s *session) perform(ctx context.Context, j *job) {
 	}
 }
 
-// lead does j on the goroutine of its caller, where that may be, and reports whether it did. Without a
-// ctx it is a wait, which its caller ends when it is to.
+// lead does j on the goroutine of its caller, where that may be, and reports whether it did. A wait is
+// no matter of ctx: its caller ends it when it is to.
 func (s *session) lead(ctx context.Context, j *job) bool {
-	if ctx != nil && ctx.Err() != nil {
+	if !j.waits && ctx.Err() != nil {
 		return false
 	}
 	s.mu.Lock()
@@ -40,7 +40,7 @@ func (s *session) lead(ctx context.Context, j *job) bool {
 	}
 	s.turning = true
 	s.mu.Unlock()
-	if ctx != nil {
+	if !j.waits {
 		s.leavers.Enter(ctx)
 	}
 	defer s.resign()

@@ -61,11 +61,12 @@ type session struct {
 
 // job is something to be done in a session's turn: exactly one of try, free and run.
 type job struct {
-	try  *wanted
-	ttl  time.Duration // of the share that is tried for
-	free string        // the key to release
-	run  func() error
-	then func(error) // told what came of it, on the session's goroutine
+	try   *wanted
+	ttl   time.Duration // of the share that is tried for
+	free  string        // the key to release
+	run   func() error
+	waits bool        // for a lock: its caller ends it
+	then  func(error) // told what came of it, on the session's goroutine
 }
 
 // submit has j done. then is called in any case.

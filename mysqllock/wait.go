@@ -105,8 +105,8 @@ func (a *attempt) wait(ctx context.Context) {
 			<-over // what ends the wait must not hit the next statement
 		}
 	}()
-	j := &job{run: a.waitTurn, then: func(err error) { a.settle(err, false) }}
-	if a.s.lead(nil, j) {
+	j := &job{run: a.waitTurn, waits: true, then: func(err error) { a.settle(err, false) }}
+	if a.s.lead(ctx, j) {
 		return
 	}
 	a.s.submit(j)

@@ -45,19 +45,20 @@ func (e *Engine) performWait(ctx context.Context, s *session, r *request) {
 			<-over // a signal that is under way must not hit what s does next
 		}
 	}()
-	if !s.lead(nil, r, 0) {
+	r.waits = true
+	if !s.lead(ctx, r, 0) {
 		s.submit(r)
 		<-r.done
 	}
 }
 
 // lead carries out r on the goroutine of its caller, where that may be, and reports whether it was.
-// Without a ctx it is a wait, which its caller has the server end when it is to.
+// A wait is no matter of ctx: its caller has the server end it when it is to.
 func (s *session) lead(ctx context.Context, r *request, own int) bool {
 	s.mu.Lock()
 	alone := s.lives <= own
 	s.mu.Unlock()
-	if !s.w.prompt || ctx != nil && (!alone && ctx.Done() != nil || ctx.Err() != nil) {
+	if !s.w.prompt || !r.waits && (!alone && ctx.Done() != nil || ctx.Err() != nil) {
 		return false
 	}
 	s.mu.Lock()
@@ -69,7 +70,7 @@ func (s *session) lead(ctx context.Context, r *request, own int) bool {
 	s.flight, s.led = r.itself[:], true
 	s.departs()
 	s.mu.Unlock()
-	if ctx != nil {
+	if !r.waits {
 		s.leavers.Enter(ctx)
 	}
 

@@ -29,7 +29,9 @@ func TestLeadUntilResigned(t *testing.T) {
 	soon(t, "it has its answer", first.done)
 
 	other := make(chan bool, 1)
-	go func() { other <- s.lead(nil, newRequest(step{op: opPing}), 0) }()
+	second := newRequest(step{op: opPing})
+	second.waits = true // the others wait for leave, as things are
+	go func() { other <- s.lead(t.Context(), second, 0) }()
 	select {
 	case c := <-on.calls:
 		t.Error("another caller uses the connection before the first has resigned")

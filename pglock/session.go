@@ -61,6 +61,7 @@ type request struct {
 	alone func(ctx context.Context, w *wire) error
 	undo  []step        // gives back what steps or alone may have taken when they fail
 	lease time.Duration // that the session has to have before
+	waits bool          // for a lock: its caller has the server end it
 	short bool          // alone does not wait for locks: no answer within Timeout ends the session
 	takes bool          // what it is granted will be a share of its own
 	taken bool          // that may be: it was in flight, and session.lives counts it
