@@ -21,6 +21,10 @@ const (
 	// stuckAfter is for how long others wait for a call that is under way: its connection may
 	// be dead, which takes a timeout to find out.
 	stuckAfter = 50 * time.Millisecond
+
+	// idleAfter is how long a sender with nothing to send stays. A node that has left a Cluster
+	// gets no more requests, and nobody says so.
+	idleAfter = time.Minute
 )
 
 // combiner merges the requests that are made at the same time into calls to one node. A
@@ -164,22 +168,42 @@ func (c *combiner) sendAlone(r *request) bool {
 	return true
 }
 
-// send makes calls until the engine is closed.
+// send makes calls until the engine is closed, or nothing was to be sent for long.
 func (c *combiner) send() {
-	b := c.newBatch()
+	b, idle := c.newBatch(), time.NewTimer(idleAfter)
 	defer b.watch.Stop()
+	defer idle.Stop()
 	for {
 		for c.take(b) {
 			b.watch.Reset(stuckAfter)
 			c.exchange(b)
 		}
 		b.watch.Stop()
+		idle.Reset(idleAfter)
 		select {
 		case <-c.wake:
+		case <-idle.C:
+			if c.retire() {
+				return
+			}
+			<-c.wake
 		case <-c.engine.life.Done():
 			return
 		}
 	}
+}
+
+// retire ends a sender that is idle. It reports false when all that are asleep, this one
+// included, were woken already: what wakes it is in the channel then.
+func (c *combiner) retire() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.idle == 0 {
+		return false
+	}
+	c.idle--
+	c.senders--
+	return true
 }
 
 // isLate wakes those who wait for a call that takes long, and those behind it: from now on

@@ -3,7 +3,9 @@ package redislock
 import (
 	"context"
 	"errors"
+	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/redis/go-redis/v9"
@@ -62,5 +64,62 @@ func TestACallThatHangsKeepsNobody(t *testing.T) {
 	}
 	if err := e.Close(); err != nil {
 		t.Error(err)
+	}
+}
+
+// TestIdleSendersEnd: a sender that has had nothing to send for long ends, and a request that
+// comes at that very moment is sent nevertheless.
+func TestIdleSendersEnd(t *testing.T) {
+	t.Parallel()
+	for range 200 {
+		synctest.Test(t, func(t *testing.T) {
+			client := redis.NewClient(&redis.Options{Addr: "127.0.0.1:1"}) // never called
+			defer client.Close()
+			e, err := New(client, Config{})
+			if err != nil {
+				t.Fatal(err)
+			}
+			c := e.only
+			c.exchange = func(b *batch) {
+				time.Sleep(10 * stuckAfter) // late, so that the next call goes out beside it
+				for _, r := range b.requests {
+					r.finish("=", "", nil)
+				}
+			}
+			senders := func() int {
+				c.mu.Lock()
+				defer c.mu.Unlock()
+				return c.senders
+			}
+			var asked sync.WaitGroup
+			ask := func() {
+				r := newRequest("key", "r", "token", 0)
+				c.submit(r)
+				asked.Go(func() {
+					if err := r.await(context.Background(), 0); err != nil {
+						t.Error(err)
+					}
+				})
+			}
+			ask()
+			time.Sleep(2 * stuckAfter)
+			ask()
+			asked.Wait() // the second sender is idle from now on, the first is already
+			if n := senders(); n != 2 {
+				t.Fatalf("%d senders, want 2", n)
+			}
+			time.Sleep(idleAfter)
+			ask()
+			ask()
+			asked.Wait()
+			time.Sleep(2 * idleAfter)
+			synctest.Wait()
+			if n := senders(); n != 0 {
+				t.Errorf("%d senders are left", n)
+			}
+			if err := e.Close(); err != nil {
+				t.Error(err)
+			}
+		})
 	}
 }
