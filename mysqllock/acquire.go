@@ -146,7 +146,7 @@ func (e *Engine) newAttempt(n *name, req *driver.Request, s *session) *attempt {
 
 // attempt tries once for the share, or for new numbers for the share that the token has.
 func (e *Engine) attempt(ctx context.Context, n *name, req *driver.Request) (driver.Grant, error) {
-	if err := e.idle(ctx, n); err != nil {
+	if err := e.evict(ctx, n); err != nil {
 		return driver.Grant{}, err
 	}
 	s, own := e.main, n.find(req.Token)

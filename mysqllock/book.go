@@ -201,6 +201,37 @@ func (e *Engine) idle(ctx context.Context, n *name) error {
 	return nil
 }
 
+// evict is idle, and gives back what the process holds of the name beyond its time: expire is late in
+// doing so, and nobody is to be refused for that.
+func (e *Engine) evict(ctx context.Context, n *name) error {
+	for {
+		if err := e.idle(ctx, n); err != nil {
+			return err
+		}
+		sh := e.overdue(n)
+		if sh == nil {
+			return nil
+		}
+		j := e.givingBack(n, sh, func(error) {}) // what fails, the end of the session brings about
+		e.mu.Unlock()
+		sh.session.perform(ctx, j)
+	}
+}
+
+// overdue returns a share of the name whose time is over, or nil. e.mu is locked.
+func (e *Engine) overdue(n *name) *share {
+	if len(n.shares) == 0 {
+		return nil
+	}
+	now := e.clock.Now()
+	for _, sh := range n.shares {
+		if sh.until <= now {
+			return sh
+		}
+	}
+	return nil
+}
+
 // expire gives back a share whose time is over.
 func (e *Engine) expire(sh *share) {
 	e.mu.Lock()
