@@ -44,15 +44,8 @@ func (s *session) lead(ctx context.Context, j *job) bool {
 		s.leavers.Enter(ctx)
 	}
 	defer s.resign()
-	one := []*job{j}
-	switch {
-	case j.free != "":
-		s.carryOut(one, nil, nil)
-	case j.run != nil:
-		s.carryOut(nil, one, nil)
-	default:
-		s.carryOut(nil, nil, one)
-	}
+	jobs, _ := sortJobs([]*job{j})
+	s.carryOut(jobs)
 	return true
 }
 

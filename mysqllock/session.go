@@ -127,9 +127,8 @@ func (s *session) rest() bool {
 	return !s.running
 }
 
-// turn does what is asked: all releases first, for somebody may be waiting for them, and of the
-// tries as many as go into one statement, so that releases and renewals never wait for a crowd.
-// It reports false when there was nothing to do, or a caller has the turn, who rouses the goroutine.
+// turn does what is asked. It reports false when there was nothing to do, or a caller has the turn, who
+// rouses the goroutine.
 func (s *session) turn() bool {
 	s.mu.Lock()
 	if len(s.queue) == 0 || s.turning {
@@ -137,36 +136,45 @@ func (s *session) turn() bool {
 		return false
 	}
 	s.turning = true
-	var frees, runs, tries, rest []*job
-	for _, j := range s.queue {
-		switch {
-		case j.free != "":
-			frees = append(frees, j)
-		case j.run != nil:
-			runs = append(runs, j)
-		case len(tries) < maxTries:
-			tries = append(tries, j)
-		default:
-			rest = append(rest, j)
-		}
-	}
+	jobs, rest := sortJobs(s.queue)
 	s.queue = rest
 	s.mu.Unlock()
-	s.carryOut(frees, runs, tries)
+	s.carryOut(jobs)
 	s.mu.Lock()
 	s.turning = false
 	s.mu.Unlock()
 	return true
 }
 
+// sorted is what is done in a turn.
+type sorted struct{ frees, runs, tries []*job }
+
+// sortJobs picks what is done in the next turn: all releases first, for somebody may be waiting for
+// them, and of the tries as many as go into one statement, so that releases and renewals never wait for a crowd.
+func sortJobs(queue []*job) (now sorted, rest []*job) {
+	for _, j := range queue {
+		switch {
+		case j.free != "":
+			now.frees = append(now.frees, j)
+		case j.run != nil:
+			now.runs = append(now.runs, j)
+		case len(now.tries) < maxTries:
+			now.tries = append(now.tries, j)
+		default:
+			rest = append(rest, j)
+		}
+	}
+	return now, rest
+}
+
 // carryOut does what there is to do in a turn.
-func (s *session) carryOut(frees, runs, tries []*job) {
-	s.free(frees)
-	for _, j := range runs {
+func (s *session) carryOut(jobs sorted) {
+	s.free(jobs.frees)
+	for _, j := range jobs.runs {
 		j.then(j.run())
 	}
-	if len(tries) > 0 {
-		s.try(tries)
+	if len(jobs.tries) > 0 {
+		s.try(jobs.tries)
 	}
 	s.forget(manySpent)
 	s.used = s.e.clock.Now()

@@ -87,26 +87,17 @@ func isEnded(err error) bool {
 }
 
 // try asks once.
-func (a *ask) try(ctx context.Context) (driver.Grant, error) {
-	if err := a.e.takeTurn(ctx, a.book, !a.req.Wait); err != nil {
-		return driver.Grant{}, a.held(err)
+func (a *ask) try(ctx context.Context) (g driver.Grant, err error) {
+	refused := a.e.inTurn(ctx, a.book, !a.req.Wait, func() (left bool) {
+		g, err, left = a.once(ctx)
+		return left
+	})
+	if refused != nil {
+		return g, a.held(refused)
 	}
-	g, err := a.inTurn(ctx)
 	if err == errRefused {
 		return g, &driver.Error{Kind: driver.Held, Outcome: driver.NotApplied, Holder: a.e.whoHolds(ctx, a.book.keys, a.req.Name)}
 	}
-	return g, err
-}
-
-// inTurn asks once, and leaves the turn, unless once has left it to somebody.
-func (a *ask) inTurn(ctx context.Context) (g driver.Grant, err error) {
-	left := false
-	defer func() { // a driver that panics is no reason to keep it
-		if !left {
-			a.e.leaveTurn(a.book)
-		}
-	}()
-	g, err, left = a.once(ctx)
 	return g, err
 }
 

@@ -124,6 +124,22 @@ func (e *Engine) takeTurn(ctx context.Context, b *book, try bool) error {
 	return err
 }
 
+// inTurn does something in the turn at b, and leaves that, unless do has left it to somebody. err is
+// that of not getting the turn: nothing was done then.
+func (e *Engine) inTurn(ctx context.Context, b *book, try bool, do func() (left bool)) error {
+	if err := e.takeTurn(ctx, b, try); err != nil {
+		return err
+	}
+	left := false
+	defer func() { // a driver that panics is no reason to keep it
+		if !left {
+			e.leaveTurn(b)
+		}
+	}()
+	left = do()
+	return nil
+}
+
 // leaveTurn passes the turn on.
 func (e *Engine) leaveTurn(b *book) {
 	e.mu.Lock()

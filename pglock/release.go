@@ -1,6 +1,7 @@
 package pglock
 
 import (
+	"cmp"
 	"context"
 
 	"github.com/holdfast-go/holdfast/driver"
@@ -19,31 +20,34 @@ func (e *Engine) Release(ctx context.Context, claim driver.Claim) error {
 	if sh == nil {
 		return driver.Fail(driver.NotHeld, nil)
 	}
-	b := sh.book
-	if err := e.takeTurn(ctx, b, false); err != nil {
+	var err error
+	refused := e.inTurn(ctx, sh.book, false, func() (left bool) {
+		err, left = e.release(ctx, sh)
+		return left
+	})
+	if refused != nil {
 		e.stay(sh) // nothing was done
-		return err
 	}
+	return cmp.Or(refused, err)
+}
+
+// release gives back a share that is leaving, for a caller who has the turn. left says that the answer
+// is still to come, and that the turn is left to somebody who waits for it.
+func (e *Engine) release(ctx context.Context, sh *share) (err error, left bool) {
+	b := sh.book
 	s, r := e.giving(sh)
 	if r == nil {
-		e.leaveTurn(b)
-		return driver.Fail(driver.NotHeld, nil) // its session ended meanwhile
+		return driver.Fail(driver.NotHeld, nil), false // its session ended meanwhile
 	}
-	left := false
-	defer func() { // a driver that panics is no reason to keep the turn
-		if !left {
-			e.leaveTurn(b)
-		}
-	}()
-	if left = !e.perform(ctx, s, r, 1); left {
+	if !e.perform(ctx, s, r, 1) {
 		e.afterwards(b, r, func() { _ = e.given(sh, s, r) })
 		err := &driver.Error{Kind: driver.Unavailable, Err: ctx.Err()}
 		if ctx.Err() == nil {
 			err.Kind = driver.Closed
 		}
-		return err
+		return err, true
 	}
-	return e.given(sh, s, r)
+	return e.given(sh, s, r), false
 }
 
 // withdraw ends the call that waits under the claim's token, and returns when it is over.

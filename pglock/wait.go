@@ -1,6 +1,7 @@
 package pglock
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"math/rand/v2"
@@ -148,36 +149,35 @@ func (e *Engine) want(n int) {
 }
 
 // turn asks once, and where others are in the way, waits for them in a session of its own.
-func (a *ask) turn(ctx context.Context) (driver.Grant, error) {
+func (a *ask) turn(ctx context.Context) (g driver.Grant, err error) {
 	a.wanting = false
-	if err := a.e.takeTurn(ctx, a.book, false); err != nil {
-		return driver.Grant{}, err
-	}
-	left := false // to somebody else, by once
-	defer func() {
-		if !left {
-			a.e.leaveTurn(a.book)
-		}
-	}()
+	refused := a.e.inTurn(ctx, a.book, false, func() (left bool) {
+		g, err, left = a.onceOrWait(ctx)
+		return left
+	})
+	return g, cmp.Or(refused, err)
+}
+
+// onceOrWait is what turn does in the turn, and returns as once does.
+func (a *ask) onceOrWait(ctx context.Context) (g driver.Grant, err error, left bool) {
 	if s := a.e.familiarSession(a); s != nil {
-		return a.waitApart(ctx, s)
+		g, err = a.waitApart(ctx, s)
+		return g, err, false
 	}
 	a.apart = false
-	var g driver.Grant
-	var err error
 	g, err, left = a.once(ctx)
 	if left || err == nil || !a.apart || ctx.Err() != nil {
-		return g, err
+		return g, err, left
 	}
 	a.refused(errRefused)
 	s := a.e.spareSession(ctx, a.req.Owner)
 	if s == nil {
 		a.wanting = true
-		return g, err
+		return g, err, false
 	}
 	g, err = a.waitApart(ctx, s)
 	a.refusedAt = a.e.clock.Now() // it was in the server's queue until now
-	return g, err
+	return g, err, false
 }
 
 // refused notes that somebody is in the way.

@@ -263,6 +263,7 @@ func testCancelRace(x *env) {
 		}
 	}
 	x.free(c, name)
+	x.mixture()
 }
 
 // racer is a request that waits, made by the thousand: it leaves nothing to clean up.

@@ -1,8 +1,12 @@
 package drivertest
 
 import (
+	"context"
+	"errors"
 	mathrand "math/rand/v2"
 	"sync"
+	"sync/atomic"
+	"time"
 
 	"github.com/holdfast-go/holdfast/driver"
 )
@@ -84,5 +88,62 @@ func (o *occupancy) leave(req driver.Request) func() {
 		defer o.mu.Unlock()
 		o.count[req.Mode]--
 		o.weight -= req.Weight
+	}
+}
+
+// mixture has goroutines take and give back a few names through one engine, each time under a context of
+// another kind: one that never ends, one that may, and one that does so at any moment. Nobody meets
+// another, everybody returns, and nothing stays behind.
+func (x *env) mixture() {
+	x.Helper()
+	e := x.open()
+	stuck := time.AfterFunc(x.Slack, func() { // nothing else ends those whose context does not
+		x.Errorf("callers with contexts of every kind are not served")
+		e.Close()
+	})
+	defer stuck.Stop()
+	names := []string{x.name(), x.name(), x.name()}
+	inside := make([]atomic.Int32, len(names))
+	var served atomic.Int32
+	var all sync.WaitGroup
+	for i := range 6 {
+		all.Go(func() {
+			for turn := range min(60, x.Rounds) {
+				n := (i + turn) % len(names)
+				ctx, cancel := x.patience()
+				switch (i + turn) % 4 {
+				case 0:
+					ctx = context.WithoutCancel(ctx)
+				case 1:
+					time.AfterFunc(time.Duration(turn)*50*time.Microsecond, cancel)
+				}
+				req := x.exclusive(names[n])
+				req.Wait = turn%2 == 0
+				g, err := e.Acquire(ctx, req)
+				cancel()
+				if err != nil {
+					var d *driver.Error
+					if !errors.As(err, &d) || d.Kind != driver.Held && d.Kind != driver.Unavailable || errors.Is(err, context.DeadlineExceeded) {
+						x.Errorf("request among others, which waits %t: %v", req.Wait, err)
+					}
+					continue
+				}
+				if inside[n].Add(1) != 1 {
+					x.Errorf("two hold %q", names[n])
+				}
+				inside[n].Add(-1)
+				served.Add(1)
+				if err := (&share{x: x, engine: e, req: req, grant: g}).tryRelease(); err != nil {
+					x.Errorf("release of a held share: %v", err)
+				}
+			}
+		})
+	}
+	all.Wait()
+	if served.Load() == 0 {
+		x.Errorf("none of the callers was served")
+	}
+	for _, name := range names {
+		x.free(e, name)
 	}
 }

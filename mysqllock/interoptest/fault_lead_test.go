@@ -6,12 +6,10 @@ import (
 	"crypto/rand"
 	"database/sql"
 	"errors"
-	"fmt"
 	"net"
 	"os"
 	"os/exec"
 	"strings"
-	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -160,50 +158,6 @@ func leadCloses(l *lab) {
 		l.eventually("nothing is left", func() bool { return l.holderOf("name") == 0 && l.waiterOf() == 0 })
 	}
 	leadRelease(l, other, held)
-}
-
-// Callers with every kind of context take turns, and hand their jobs over. Nobody meets another,
-// everybody returns, and nothing stays behind.
-func leadMixed(l *lab) {
-	e := l.engineAt("", "")
-	l.Cleanup(func() { _ = e.Close() })
-	var inside [3]atomic.Int32
-	var served atomic.Int32
-	var all sync.WaitGroup
-	for i := range 6 {
-		all.Go(func() {
-			for turn := range 60 {
-				n := (i + turn) % len(inside)
-				ctx, cancel := context.WithTimeout(context.Background(), patience)
-				switch (i + turn) % 4 {
-				case 0:
-					ctx = context.WithoutCancel(ctx)
-				case 1:
-					time.AfterFunc(time.Duration(turn)*50*time.Microsecond, cancel)
-				}
-				req := leadRequest(fmt.Sprint("name-", n))
-				req.Wait = turn%2 == 0
-				g, err := e.Acquire(ctx, req)
-				cancel()
-				if err != nil {
-					continue
-				}
-				if inside[n].Add(1) != 1 {
-					l.Error("two holders")
-				}
-				inside[n].Add(-1)
-				served.Add(1)
-				leadRelease(l, e, req.Claim(g))
-			}
-		})
-	}
-	all.Wait()
-	if served.Load() == 0 {
-		l.Error("nobody was served")
-	}
-	for n := range inside {
-		leadRelease(l, e, leadTake(l, e, fmt.Sprint("name-", n)))
-	}
 }
 
 // leadPanicURL has the child of TestLeadPanic lock at that server.

@@ -25,7 +25,6 @@ func TestFault(t *testing.T) {
 		"FirstPermit": faultFirstPermit, "Told": faultTold, "CounterBlocked": faultCounterBlocked, "Crowd": crowd, "Leak": leak, "Hands": handBack,
 		"Diagnose":   diagnose,
 		"LeadLeaves": leadLeaves, "LeadLeavesOthersAlone": leadLeavesOthersAlone, "LeadCloses": leadCloses,
-		"LeadMixed": leadMixed,
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()

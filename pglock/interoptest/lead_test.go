@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -26,7 +25,6 @@ func leads(b *bench) {
 			"Closes":              closesUnderCallers,
 			"QueueBehind":         queueBehind,
 			"ReplyIsLost":         replyIsLost,
-			"Mixed":               mixedCallers,
 		} {
 			b.Run(through+"/"+name, func(t *testing.T) {
 				t.Parallel()
@@ -131,22 +129,50 @@ func leavesOthersAlone(b *bench, through string) {
 	b.released(kept)
 }
 
+// waitedFor is a context whose end is waited for: how often is counted.
+type waitedFor struct {
+	context.Context
+	times atomic.Int32
+}
+
+func (c *waitedFor) Done() <-chan struct{} {
+	c.times.Add(1)
+	return c.Context.Done()
+}
+
 // queueBehind: what is asked while a caller is in its statement is done afterwards, though nobody
 // asks for anything else.
 func queueBehind(b *bench, through string) {
 	owner := "behind " + through
 	e, proxy := b.behindProxy(through, owner)
 	proxy.FreezeDown()
-	var calls []*waiting
-	for i := range 3 {
-		calls = append(calls, b.wait(e, request(fmt.Sprint(owner, i), owner, long)))
-		b.inFlight(owner, 1) // of the first
+	first := b.wait(e, request(owner, owner, long))
+	b.inFlight(owner, 1)
+	asked := int32(1) // when a request has been handed to the session, and its answer is waited for
+	if through == "pgx" {
+		asked++ // a caller asks before whether it may carry out its statement itself
 	}
-	time.Sleep(20 * time.Millisecond) // until the others have asked, most likely
+	results := make(chan error, 2)
+	for i := range cap(results) {
+		ctx := &waitedFor{Context: b.Context()}
+		req := request(fmt.Sprint(owner, i), owner, long)
+		go func() {
+			g, err := e.Acquire(ctx, req)
+			if err == nil {
+				err = e.Release(b.Context(), req.Claim(g))
+			}
+			results <- err
+		}()
+		b.eventually("the request waits behind the first", func() bool { return ctx.times.Load() >= asked })
+	}
 	proxy.Thaw()
-	for _, w := range calls {
-		b.released(w.granted())
+	holder := first.granted()
+	for range cap(results) {
+		if err := b.returns(results); err != nil {
+			b.Errorf("request behind another: %v", err)
+		}
 	}
+	b.released(holder)
 }
 
 // closesUnderCallers: Close ends callers whose contexts never do, be the server silent or the lock
@@ -211,53 +237,6 @@ func replyIsLost(b *bench, through string) {
 			b.released(&held{e, req.Claim(g), g})
 		}
 		b.released(b.wait(b.engine("pgx", pglock.Config{}), request(owner, "other", long)).granted())
-	}
-}
-
-// mixedCallers: callers with every kind of context, who carry out statements and hand them over. Nobody
-// meets another, everybody returns, and nothing stays behind.
-func mixedCallers(b *bench, through string) {
-	owner := "mixed " + through
-	e := b.engine(through, pglock.Config{})
-	var inside [3]atomic.Int32
-	var served atomic.Int32
-	var all sync.WaitGroup
-	for i := range 6 {
-		all.Go(func() {
-			for turn := range 60 {
-				n := (i + turn) % len(inside)
-				ctx, cancel := context.WithTimeout(context.Background(), patience)
-				switch (i + turn) % 4 {
-				case 0:
-					ctx = context.WithoutCancel(ctx)
-				case 1:
-					time.AfterFunc(time.Duration(turn)*50*time.Microsecond, cancel)
-				}
-				req := request(fmt.Sprint(owner, n), owner, long)
-				req.Wait = turn%2 == 0
-				g, err := e.Acquire(ctx, req)
-				cancel()
-				if err == nil {
-					if inside[n].Add(1) != 1 {
-						b.Error("two holders")
-					}
-					inside[n].Add(-1)
-					served.Add(1)
-					// The core's repeats until the TTL is over.
-					b.eventually("the release is answered", func() bool {
-						err := e.Release(context.Background(), req.Claim(g))
-						return err == nil || isKind(err, driver.NotHeld)
-					})
-				}
-			}
-		})
-	}
-	all.Wait()
-	if served.Load() == 0 {
-		b.Error("nobody was served")
-	}
-	for n := range inside {
-		b.released(b.take(e, request(fmt.Sprint(owner, n), owner, long)))
 	}
 }
 
