@@ -82,8 +82,11 @@ func (e *Engine) tellOwner(ctx context.Context, token driver.Token) {
 
 // isEnded reports whether err is that a session was over.
 func isEnded(err error) bool {
+	if err == nil {
+		return false
+	}
 	var over *endedError
-	return err != nil && errors.As(err, &over)
+	return errors.As(err, &over)
 }
 
 // try asks once.
@@ -191,19 +194,19 @@ func (a *ask) once(ctx context.Context) (g driver.Grant, err error, left bool) {
 	}
 	r := newRequest(p.steps...)
 	r.undo, r.lease, r.takes = p.undo, a.req.TTL, p.held == nil
-	var slots permitsAnswer
+	var slots *permitsAnswer
 	if len(p.steps) == 0 {
-		slots.ask(a, p, r)
+		slots = askForPermits(a, p, r)
 	}
 	if !a.e.perform(ctx, s, r, 0) {
 		a.e.afterwards(a.book, r, func() {
-			if _, err := a.settle(s, r, p, &slots); err == nil && p.held == nil {
+			if _, err := a.settle(s, r, p, slots); err == nil && p.held == nil {
 				a.e.giveBackOf(a.req.Token)
 			}
 		})
 		return g, a.gaveUp(ctx, driver.Unknown), true
 	}
-	g, err = a.settle(s, r, p, &slots)
+	g, err = a.settle(s, r, p, slots)
 	if isEnded(err) && ctx.Err() != nil {
 		err = a.gaveUp(ctx, driver.Unknown)
 	}
@@ -260,7 +263,7 @@ func (e *Engine) afterwards(b *book, r *request, f func()) {
 	})
 }
 
-// settle enters into the books what r, which is over, has come to.
+// settle enters into the books what r, which is over, has come to. slots is nil unless that is permits.
 func (a *ask) settle(s *session, r *request, p *plan, slots *permitsAnswer) (g driver.Grant, err error) {
 	defer func() {
 		if err != nil && r.taken {
@@ -271,14 +274,15 @@ func (a *ask) settle(s *session, r *request, p *plan, slots *permitsAnswer) (g d
 		return driver.Grant{}, r.err
 	}
 	var first int64
-	if len(p.steps) == 0 {
+	var taken []int
+	if slots != nil {
 		switch {
 		case slots.came == cameOtherLimit:
 			return driver.Grant{}, otherLimit(a.req.Limit)
 		case !slots.fence.ok:
 			return driver.Grant{}, errRefused
 		}
-		first = slots.fence.n
+		first, taken = slots.fence.n, slots.slots
 	} else if ans := r.answers[0]; !ans.ok {
 		a.apart = p.on == nil && !a.req.Upgrade && (a.req.Mode == driver.Exclusive || a.req.Mode == driver.Shared)
 		return driver.Grant{}, errRefused
@@ -287,7 +291,7 @@ func (a *ask) settle(s *session, r *request, p *plan, slots *permitsAnswer) (g d
 	}
 	span := min(int64(a.req.Span), a.e.server.span)
 	g = driver.Grant{Fence: first, FenceSpan: int(span), Sent: r.sent}
-	if !a.record(s, g, p.held, slots.slots) {
+	if !a.record(s, g, p.held, taken) {
 		return driver.Grant{}, &driver.Error{Kind: driver.Unavailable, Err: &endedError{errors.New("it ended with the grant")}}
 	}
 	return g, nil
@@ -334,9 +338,9 @@ type permitsAnswer struct {
 	slots []int
 }
 
-// ask makes r the request for the permits of a.
-func (p *permitsAnswer) ask(a *ask, plan *plan, r *request) {
-	b, req := a.book, a.req
+// askForPermits makes r the request for the permits of a.
+func askForPermits(a *ask, plan *plan, r *request) *permitsAnswer {
+	p, b, req := new(permitsAnswer), a.book, a.req
 	var slots list
 	for _, slot := range plan.free {
 		slots.add(int64(slot))
@@ -364,6 +368,7 @@ func (p *permitsAnswer) ask(a *ask, plan *plan, r *request) {
 		}
 		return nil
 	}
+	return p
 }
 
 // freeSlots returns the slots that the process does not hold, beginning somewhere: who looks

@@ -27,7 +27,8 @@ type book struct {
 	busy    bool
 	line    []*place      // who waits for the turn, first in, first out
 	waiter  *ask          // has the turn, and waits in a session of its own
-	changed chan struct{} // closed when something of the process has been given back
+	changes uint          // how often something of the process has been given back
+	changed chan struct{} // closed the next time, nil: nobody waits for that
 }
 
 // place is somebody in the line for the turn.
@@ -171,14 +172,6 @@ func (e *Engine) waitsApart(b *book, a *ask) {
 	})
 }
 
-// change returns what is closed when something of the process is given back. e.mu is locked.
-func (b *book) change() <-chan struct{} {
-	if b.changed == nil {
-		b.changed = make(chan struct{})
-	}
-	return b.changed
-}
-
 // enter adds a share that was granted in s. It reports false when that is over by now.
 func (e *Engine) enter(b *book, s *session, sh *share) bool {
 	e.mu.Lock()
@@ -221,7 +214,7 @@ func (e *Engine) remove(sh *share) {
 			e.pool.free = append(e.pool.free, home) // it was waited in, and nothing else lives there
 		}
 	}
-	if b.changed != nil {
+	if b.changes++; b.changed != nil {
 		close(b.changed)
 		b.changed = nil
 	}

@@ -244,11 +244,13 @@ func (e *Engine) connect(ctx context.Context, s *session, owner string, waiting 
 			}
 			if err == nil {
 				began, s.w = true, w
+				stop := w.endWith(s.life)
 				e.mu.Lock()
 				e.pool.all = append(e.pool.all, s)
 				e.mu.Unlock()
 				ready <- nil
 				s.run()
+				stop()
 			}
 			return sqldriver.ErrBadConn
 		})
@@ -283,7 +285,8 @@ FROM unnest($1::text[], $2::text[]) AS v(name, value) JOIN pg_settings AS s ON s
 	if len(rows) == 0 {
 		return errGarbled
 	}
-	s.pid, _ = number(rows[0][0])
+	pid, _ := number(rows[0][0])
+	s.learn(pid)
 	// Not on every system: without it the server notices at the end of a wait.
 	if _, err := w.query(ctx, "SELECT set_config('client_connection_check_interval', '2s', false) WHERE EXISTS "+
 		"(SELECT FROM pg_settings WHERE name = 'client_connection_check_interval')"); err != nil && isOver(err) {

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -23,9 +24,12 @@ const maxBatch = 128
 // goroutine or from that of a caller who finds it at rest, see lead; what is asked meanwhile
 // travels together in the next.
 type session struct {
-	e    *Engine
-	id   int64 // the number of an advisory lock that it holds for as long as it lives
-	pid  int64 // of the server's process
+	e   *Engine
+	id  int64 // the number of an advisory lock that it holds for as long as it lives
+	pid int64 // of the server's process
+
+	lock, unlock string // the statements for one step, see newTexts
+
 	w    *wire // used by whoever carries out what is in flight, see led
 	life context.Context
 	end  context.CancelFunc
@@ -204,7 +208,7 @@ func (s *session) carryOut(batch []*request) error {
 	}
 	var err error
 	if alone := batch[0].alone; alone != nil {
-		err = alone(s.life, w)
+		err = alone(w.life, w)
 	} else {
 		err = s.combined(w, batch)
 	}
@@ -223,7 +227,7 @@ func (s *session) carryOut(batch []*request) error {
 // combined carries out the steps of a batch in one statement.
 func (s *session) combined(w *wire, batch []*request) error {
 	if r := batch[0]; len(batch) == 1 && len(r.steps) == 1 {
-		if text := s.e.texts.ofStep(r.steps[0]); text != "" {
+		if text := s.textOf(r.steps[0]); text != "" {
 			var err error
 			r.one[0], err = s.step(w, text, r.steps[0])
 			r.answers = r.one[:]
@@ -265,9 +269,30 @@ func compareGates(a, b step) int {
 	return 1
 }
 
+// learn notes which process of the server it is, which its statements prove.
+func (s *session) learn(pid int64) {
+	number := strconv.FormatInt(pid, 10)
+	s.pid = pid
+	s.lock = strings.ReplaceAll(s.e.texts.lock, "PID", number)
+	s.unlock = strings.ReplaceAll(s.e.texts.unlock, "PID", number)
+}
+
+// textOf returns the statement that carries out t and nothing else, "" for the combined one.
+func (s *session) textOf(t step) string {
+	switch {
+	case t.key.pair:
+		return ""
+	case t.op == opLock:
+		return s.lock
+	case t.op == opUnlock:
+		return s.unlock
+	}
+	return ""
+}
+
 // step carries out t by its own statement.
 func (s *session) step(w *wire, text string, t step) (answer, error) {
-	a, err := w.queryNumber(s.life, text, t.key.n, s.pid)
+	a, err := w.queryNumber(w.life, text, t.key.n)
 	if err == nil && a.ok && a.n == moved {
 		err = errMoved
 	}
@@ -284,7 +309,7 @@ func (s *session) steps(w *wire, steps []step, order []int) ([]answer, error) {
 		windows.add(t.window)
 		pairs.addBool(t.key.pair)
 	}
-	rows, err := w.query(s.life, s.e.texts.combined, ops.String(), ks.String(), windows.String(), pairs.String(), s.pid)
+	rows, err := w.query(w.life, s.e.texts.combined, ops.String(), ks.String(), windows.String(), pairs.String(), s.pid)
 	if err != nil {
 		return nil, err
 	}
@@ -379,7 +404,7 @@ func (s *session) adjust(w *wire, batch []*request) error {
 		return nil
 	}
 	if s.e.server.idle { // known to servers since PostgreSQL 14
-		if _, err := w.query(s.life, "SELECT set_config('idle_session_timeout', $1, false)", milliseconds(lease)); err != nil {
+		if _, err := w.query(w.life, "SELECT set_config('idle_session_timeout', $1, false)", milliseconds(lease)); err != nil {
 			return err
 		}
 	}

@@ -107,26 +107,13 @@ END END
 FROM unnest($1::int[], $2::bigint[], $3::bigint[], $4::bool[]) AS o(op, k, w, p)`
 
 // lockText and unlockText carry out one step, the commonest two, and say the same as combinedText
-// does: $1 is the key, $2 the session's process. Without arrays to take apart, and rows to make
-// of them, they cost the server a third.
+// does: $1 is the key, PID the session's process, which stands in the text, because the server takes
+// longer for an argument. Without arrays to take apart, and rows to make of them, they cost it a third.
 const (
-	lockText = `SELECT CASE WHEN pg_backend_pid() <> $2 THEN -1
+	lockText = `SELECT CASE WHEN pg_backend_pid() <> PID THEN -1
 WHEN pg_try_advisory_lock($1) THEN FENCE END`
-	unlockText = `SELECT CASE WHEN pg_backend_pid() <> $2 THEN -1 ELSE pg_advisory_unlock($1)::int END`
+	unlockText = `SELECT CASE WHEN pg_backend_pid() <> PID THEN -1 ELSE pg_advisory_unlock($1)::int END`
 )
-
-// ofStep returns the statement that carries out t and nothing else, "" for the combined one.
-func (x *texts) ofStep(t step) string {
-	switch {
-	case t.key.pair:
-		return ""
-	case t.op == opLock:
-		return x.lock
-	case t.op == opUnlock:
-		return x.unlock
-	}
-	return ""
-}
 
 // waitLockText waits for a key: $1, in the window $2, and a pair if $3 says so. The number is
 // negative where somebody was in the way.

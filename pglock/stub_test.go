@@ -139,10 +139,11 @@ func stubEngine(t *testing.T) (*Engine, *session, *stub) {
 
 // stubSession is another session of the engine.
 func stubSession(e *Engine, on *stub) *session {
-	s := &session{e: e, pid: 1, wake: make(chan struct{}, 1)}
+	s := &session{e: e, wake: make(chan struct{}, 1)}
+	s.learn(1)
 	s.life, s.end = context.WithCancel(e.life)
 	s.leavers = leaver.New(e.closing, withdrawal, func() { s.finish(errLeft) })
-	s.w = &wire{conn: on, prompt: true, prepared: make(map[string]sqldriver.StmtQueryContext)}
+	s.w = &wire{conn: on, life: s.life, prompt: true, prepared: make(map[string]sqldriver.StmtQueryContext)}
 	e.mu.Lock()
 	e.pool.all = append(e.pool.all, s)
 	e.pool.count++

@@ -66,7 +66,7 @@ func TestTurnLeft(t *testing.T) {
 		under.answer <- []int64{call.answer}
 		if !call.held {
 			back := on.next()
-			if back.text != unlockText {
+			if back.text != s.unlock {
 				t.Errorf("%s: what was granted late is not given back: %s", what, back.text)
 			}
 			back.answer <- []int64{1}
@@ -83,4 +83,35 @@ func TestTurnLeft(t *testing.T) {
 	if b.busy || len(b.shares) > 0 {
 		t.Errorf("left behind are busy %t, %d shares", b.busy, len(b.shares))
 	}
+}
+
+// TestChanged: who waits for its own process to give something back does not sleep over what was given
+// back before it began to.
+func TestChanged(t *testing.T) {
+	e, s, on := stubEngine(t)
+	e.calls.Go(s.run)
+	a := &ask{e: e, book: e.openBook(e.cfg.keysOf("name"))}
+	defer e.closeBook(a.book)
+	cycle := func() {
+		go on.answers([]int64{10}, []int64{1})
+		req := stubRequest("name", 1)
+		g, err := e.Acquire(t.Context(), req)
+		if err == nil {
+			err = e.Release(t.Context(), req.Claim(g))
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	seen := a.changes()
+	cycle()
+	if a.changed(seen) != nil {
+		t.Error("what was given back is waited for")
+	}
+	changed := a.changed(a.changes())
+	if changed == nil {
+		t.Fatal("nothing is given back, and nobody waits for it")
+	}
+	cycle()
+	soon(t, "what is given back wakes who waits", changed)
 }

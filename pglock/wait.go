@@ -58,7 +58,7 @@ func (a *ask) wait(parent context.Context) (driver.Grant, error) {
 
 	pause := firstPoll
 	for ended := 0; ; {
-		changed := a.changed()
+		seen := a.changes()
 		g, err := a.turn(ctx)
 		var d *driver.Error
 		if errors.As(err, &d) && d.Kind == driver.Held {
@@ -82,7 +82,7 @@ func (a *ask) wait(parent context.Context) (driver.Grant, error) {
 		default:
 			return g, err
 		}
-		if pause = min(pause+pause/2, lastPoll); !a.sleep(ctx, pause, changed) {
+		if pause = min(pause+pause/2, lastPoll); !a.sleep(ctx, pause, seen) {
 			if a.released.Load() {
 				return g, driver.Fail(driver.NotHeld, errWithdrawn)
 			}
@@ -91,11 +91,26 @@ func (a *ask) wait(parent context.Context) (driver.Grant, error) {
 	}
 }
 
-// changed returns what is closed when the process gives back something of the name.
-func (a *ask) changed() <-chan struct{} {
+// changes is how often the process has given back something of the name.
+func (a *ask) changes() uint {
 	a.e.mu.Lock()
 	defer a.e.mu.Unlock()
-	return a.book.change()
+	return a.book.changes
+}
+
+// changed returns what is closed when the process gives back something of the name, nil where it has
+// done so since seen.
+func (a *ask) changed(seen uint) <-chan struct{} {
+	a.e.mu.Lock()
+	defer a.e.mu.Unlock()
+	b := a.book
+	if b.changes != seen {
+		return nil
+	}
+	if b.changed == nil {
+		b.changed = make(chan struct{})
+	}
+	return b.changed
 }
 
 func (e *Engine) isShut() bool {
@@ -124,7 +139,11 @@ func (a *ask) stopped(ctx context.Context, last error) error {
 }
 
 // sleep waits until it is time to ask again, and reports false where there is no need to.
-func (a *ask) sleep(ctx context.Context, pause time.Duration, changed <-chan struct{}) bool {
+func (a *ask) sleep(ctx context.Context, pause time.Duration, seen uint) bool {
+	changed := a.changed(seen)
+	if changed == nil {
+		return ctx.Err() == nil
+	}
 	timer := time.NewTimer(pause/2 + rand.N(pause/2))
 	defer timer.Stop()
 	if a.wanting {

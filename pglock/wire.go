@@ -6,10 +6,12 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"reflect"
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 )
 
 // wire is a connection of the caller's pool, taken out of it for good, with the calls of its
@@ -17,7 +19,9 @@ import (
 // uses it.
 type wire struct {
 	conn     sqldriver.Conn
-	prompt   bool // a statement returns as soon as its context ends
+	net      net.Conn        // below it, nil where that cannot be had
+	life     context.Context // of statements: ends with the session, or never where endWith sees to that
+	prompt   bool            // a statement returns as soon as the session ends
 	prepared map[string]sqldriver.StmtQueryContext
 	args     []sqldriver.NamedValue // of the statement under way
 	row      []sqldriver.Value
@@ -30,15 +34,49 @@ func newWire(conn any) (*wire, error) {
 	if !ok || !prepares {
 		return nil, fmt.Errorf("the database driver's connection is a %T, which cannot prepare under a context: use pgx or lib/pq", conn)
 	}
-	return &wire{conn: c, prompt: prompt(conn), prepared: make(map[string]sqldriver.StmtQueryContext)}, nil
+	return &wire{conn: c, net: networkOf(conn), prepared: make(map[string]sqldriver.StmtQueryContext)}, nil
 }
 
-// prompt reports whether the driver is known to give up reading from a server that is silent when the
-// context of a statement ends. pgx sets a deadline on its connection. lib/pq asks the server to end the
-// statement, and reads on.
-func prompt(conn any) bool {
-	t := reflect.TypeOf(conn)
-	return t.Kind() == reflect.Pointer && strings.HasPrefix(t.Elem().PkgPath(), "github.com/jackc/pgx/")
+// networkOf returns the network connection below one of pgx, which gives up reading when the deadline
+// of that is over: stdlib.Conn.Conn, pgx.Conn.PgConn and pgconn.PgConn.Conn, whose types are not known
+// here. lib/pq does not hand its own out.
+func networkOf(conn any) net.Conn {
+	v := reflect.ValueOf(conn)
+	call := func(method reflect.Value) bool {
+		ok := method.IsValid() && method.Type().NumIn() == 0 && method.Type().NumOut() == 1
+		if ok {
+			v = method.Call(nil)[0]
+			ok = v.Kind() != reflect.Pointer || !v.IsNil()
+		}
+		return ok
+	}
+	if t := v.Type(); t.Kind() != reflect.Pointer || !strings.HasPrefix(t.Elem().PkgPath(), "github.com/jackc/pgx/") ||
+		!call(v.MethodByName("Conn")) || !call(v.MethodByName("PgConn")) || !call(v.MethodByName("Conn")) {
+		return nil
+	}
+	n, _ := v.Interface().(net.Conn)
+	return n
+}
+
+// goodbye is how long the driver may take to end the connection of a session that is over.
+const goodbye = 5 * time.Second
+
+// endWith has the end of life end what is read and written, until the function that it returns is
+// called. Where the network connection can be had that is its deadline, which is set once: a context
+// that may end costs every statement of the driver a watcher of its own.
+func (w *wire) endWith(life context.Context) (stop func()) {
+	if w.life = life; w.net == nil {
+		return func() {}
+	}
+	w.life, w.prompt = context.Background(), true
+	over := make(chan struct{})
+	ignored := context.AfterFunc(life, func() { _ = w.net.SetDeadline(time.Unix(1, 0)); close(over) })
+	return func() {
+		if !ignored() {
+			<-over
+			_ = w.net.SetDeadline(time.Now().Add(goodbye)) // in which the driver may end it in good form
+		}
+	}
 }
 
 // query carries out one statement, which is prepared at its first use: from then on it is one

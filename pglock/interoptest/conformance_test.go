@@ -17,7 +17,7 @@ func TestServer(t *testing.T) {
 	b := newBench(t, "max_connections = 600")
 	for name, run := range map[string]func(*bench){
 		"Conformance": conformance, "Faults": faults, "HolderIsFrozen": holderIsFrozen, "Crowd": crowd,
-		"Poolers": poolers, "Leads": leads, "Astray": astray, "Coordination": coordination, "Values": valueFaults,
+		"Poolers": poolers, "Leads": leads, "Astray": astray, "Swapped": swapped, "Coordination": coordination, "Values": valueFaults,
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()

@@ -80,3 +80,46 @@ func astray(b *bench) {
 	}
 	t.Error("no request went astray")
 }
+
+// swapped: what takes and gives back a lock does nothing in another session than the one that it is
+// meant for, where a pooler may have it carried out that knows prepared statements.
+func swapped(b *bench) {
+	const owner, key = "swapped", 42
+	e, _ := b.behindProxy("pgx", owner)
+	ctx := b.Context()
+	other, err := b.admin.Conn(ctx)
+	if err != nil {
+		b.Fatal(err)
+	}
+	defer other.Close()
+	last := func(function string) (text string) { // of the statements of the engine
+		b.eventually("the statement is seen", func() bool {
+			err := other.QueryRowContext(ctx, "SELECT query FROM pg_stat_activity WHERE application_name = 'holdfast ' || $1", owner).Scan(&text)
+			return err == nil && strings.Contains(text, function+"($1)")
+		})
+		return text
+	}
+	held := func() (n int) {
+		if err := other.QueryRowContext(ctx, "SELECT count(*) FROM pg_locks WHERE pid = pg_backend_pid() AND locktype = 'advisory'").Scan(&n); err != nil {
+			b.Fatal(err)
+		}
+		return n
+	}
+	answers := func(text string) (n int64) {
+		if err := other.QueryRowContext(ctx, text, key).Scan(&n); err != nil {
+			b.Fatal(err)
+		}
+		return n
+	}
+	h := b.take(e, request(owner, owner, long))
+	if n := answers(last("pg_try_advisory_lock")); n != -1 || held() != 0 {
+		b.Errorf("another session answers %d to a request for a lock, and has %d", n, held())
+	}
+	b.released(h)
+	if _, err := other.ExecContext(ctx, "SELECT pg_advisory_lock($1)", key); err != nil {
+		b.Fatal(err)
+	}
+	if n := answers(last("pg_advisory_unlock")); n != -1 || held() != 1 {
+		b.Errorf("another session answers %d to a release, and has %d", n, held())
+	}
+}
