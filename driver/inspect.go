@@ -6,7 +6,8 @@ import (
 )
 
 // Holder describes who holds a share, as far as the engine knows; unknown fields are zero.
-// Times are wall-clock times of the server, or of the holder where the engine has no server.
+// Times are wall-clock times of the server, or of the holder where the engine has no server;
+// Since is the holder's as well where it took no more than that to grant, on a quorum.
 type Holder struct {
 	Owner string    `json:"owner,omitempty"` // label of the process; text of others, not to be trusted
 	Mode  Mode      `json:"-"`

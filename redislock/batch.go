@@ -29,6 +29,7 @@ type frame struct {
 	args     []any
 	keys     int
 	names    []string // of companions
+	lone     lone     // on a node of a quorum
 }
 
 // frame returns the workplace of the batch's i-th call.

@@ -41,10 +41,12 @@ return out`
 type nodeTwin struct {
 	twin
 	plain  string // SHA-1
+	lone   string
 	heal   string
 	node   model.QuorumNode
 	consts protocol.QuorumConstants
 	tries  []quorumTry
+	known  *protocol.Record // by the client, of lone calls
 	seen   map[string]int
 	epochs []string // that the node was in
 	words  int      // that were used
@@ -70,6 +72,7 @@ func newNodeTwin(t testing.TB, seed uint64) *nodeTwin {
 	w.t, w.conn, w.r = t, conn, rand.New(rand.NewPCG(seed, 0))
 	load := func(source string) string { return w.do("SCRIPT", "LOAD", source).(string) }
 	w.script, w.plain = load(virtual+quorumScript().source), load(virtual+plainScript().source)
+	w.lone = load(virtual + loneScript().source)
 	w.heal, w.dump = load(virtual+healScript().source), load(quorumDump)
 	return w
 }
@@ -82,7 +85,7 @@ func (w *nodeTwin) begin() {
 	w.consts = protocol.QuorumConstants{MaxTTL: 3*time.Second + time.Duration(w.r.IntN(100))*time.Millisecond, Nodes: 3, Group: "g 1"}
 	w.node = model.QuorumNode{Micros: 1_700_000_000_000_000 + w.r.Int64N(1e9), Term: "a0", Locks: make([]model.QuorumLock, 1+w.r.IntN(3)), Ahead: 10_000}
 	w.node.Listens = func(inbox string) bool { return w.ears[inbox] }
-	w.tries = w.tries[:0]
+	w.tries, w.known = w.tries[:0], nil
 	for i := range 6 {
 		id := fmt.Sprintf("%022d", i+1)
 		if w.r.IntN(2) == 0 {
@@ -230,7 +233,14 @@ func (w *nodeTwin) requestStep() {
 		call.Requests = append(call.Requests, w.request(k))
 	}
 	w.log = append(w.log, fmt.Sprintf("%d %s %+v", w.node.Micros, w.node.Term, call))
-	if call.Requests, asked = w.plainly(call, asked); len(call.Requests) == 0 {
+	settled, tried := w.alone(call, asked[0])
+	if settled {
+		return
+	}
+	if !tried {
+		call.Requests, asked = w.plainly(call, asked)
+	}
+	if len(call.Requests) == 0 {
 		return
 	}
 	reply, err := w.conn.Do(argsOf(w.script, &call)...)
@@ -268,6 +278,44 @@ func argsOf(script string, call *model.QuorumCall) []string {
 		tail = append(tail, opOf(q), q.ID, strconv.FormatInt(q.TTL, 10))
 	}
 	return append(args, tail...)
+}
+
+// alone makes the call of the script for the plainest case, as a client does, and reports
+// whether that was answered, and whether it was made. What it has done the mirror does too.
+func (w *nodeTwin) alone(call model.QuorumCall, asked *quorumTry) (settled, tried bool) {
+	w.t.Helper()
+	if w.r.IntN(3) > 0 { // as if others had taught it, or it had asked
+		w.known, _ = protocol.ParseRecord(w.record())
+	}
+	var l lone
+	q := &call.Requests[0]
+	if len(call.Requests) > 1 || w.r.IntN(5) == 0 || !l.fill(opOf(q), q.ID, q.TTL, w.known, call.Epoch, call.Constants.String()) {
+		return false, false
+	}
+	got := strs(w.do("EVALSHA", w.lone, "3", "holdfast.node", "holdfast.top", model.QuorumKey(q.Lock),
+		l.record, l.replID, l.us, l.value, strconv.FormatInt(l.ttl, 10), strconv.FormatInt(l.keep, 10)))
+	w.log = append(w.log, fmt.Sprintf("    alone %q", got))
+	var word model.QuorumWord
+	same, mine := l.record != "" && l.record == w.record(), false
+	if same {
+		word, mine = w.node.Lone(&call)
+	}
+	if mine != (got[0] != "~") {
+		w.t.Fatalf("the node answered %q, the mirror %v %+v, at the end of\n%s", got, mine, word, w.story())
+	}
+	if mine {
+		w.compare("alone ", got[:1], got[1:], call.Requests, []model.QuorumWord{word}, []*quorumTry{asked})
+		return true, true
+	}
+	if (len(got) > 1) == same {
+		w.t.Fatalf("the node answered %q, and has the record %q, at the end of\n%s", got, w.record(), w.story())
+	}
+	if len(got) == 1 {
+		w.seen["alone ~"]++
+	} else if w.known, _ = protocol.ParseRecord(got[1]); w.known != nil {
+		w.seen["alone record"]++
+	}
+	return false, true
 }
 
 // plainly makes the call of the script for plain cases, as a client does, and returns the
@@ -417,18 +465,24 @@ func (w *nodeTwin) describe() []string {
 		}
 		out = append(out, line)
 	}
-	r, record, top := &n.Record, "", ""
-	if r.Set {
-		record = fmt.Sprintf("v1 %s %s %d %d %d %d %s", r.Term, r.Epoch, r.Start, r.Floor, r.Mark, r.Since, r.Constants)
-	}
+	top := ""
 	if n.HasTop {
 		top = strconv.FormatInt(n.Top, 10)
 	}
-	out = append(out, record, top)
+	out = append(out, w.record(), top)
 	for _, line := range slices.Backward(n.Audit) {
 		out = append(out, line)
 	}
 	return append(out, w.pushes...)
+}
+
+// record is what the mirror keeps about itself, as scripts write it.
+func (w *nodeTwin) record() string {
+	r := &w.node.Record
+	if !r.Set {
+		return ""
+	}
+	return fmt.Sprintf("v1 %s %s %d %d %d %d %s", r.Term, r.Epoch, r.Start, r.Floor, r.Mark, r.Since, r.Constants)
 }
 
 // TestTheMirrorOfANodeIsTheScripts: a node of the model's quorum does what the scripts do, word
@@ -461,7 +515,7 @@ func TestTheMirrorOfANodeIsTheScripts(t *testing.T) {
 	// What a search relies on has to have been compared.
 	for _, what := range []string{
 		"push", "RE", "!c", "x +", "x h", "x e", "x w", "x f", "x !", "X +", "X h", "v =", "v -", "v c", "v e", "v w", "v f", "m =", "m -", "m c",
-		"plain x +", "plain x h", "plain x ~", "plain replica", "plain X +", "plain X h", "plain X ~", "plain r =", "plain r ~", "plain d =", "plain d ~",
+		"alone x +", "alone x h", "alone ~", "alone record", "plain x +", "plain x h", "plain x ~", "plain replica", "plain X +", "plain X h", "plain X ~", "plain r =", "plain r ~", "plain d =", "plain d ~",
 		"r =", "r -", "d =", "d -", "l =", "l -", "b b", "b s", "b -",
 		"status v false", "status f false", "status s false", "status g false", "raise s true", "raise s false", "raise g true", "raise f false",
 		"seed g true", "seed s true", "seed s false", "seed f false", "seed v false",

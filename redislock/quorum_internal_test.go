@@ -3,6 +3,7 @@ package redislock
 import (
 	"context"
 	"fmt"
+	"strings"
 	"testing"
 	"time"
 
@@ -73,6 +74,63 @@ func TestQuorumRefusedAtOnce(t *testing.T) {
 		time.Sleep(2 * stuckAfter)
 	}
 	hanging.Resume()
+	if err := q.Close(); err != nil {
+		t.Error(err)
+	}
+}
+
+// TestQuorumLearnsRecords: an engine learns what nodes keep about themselves from the first
+// lock, and anew when a node has written it anew, as nodes do twice an hour.
+func TestQuorumLearnsRecords(t *testing.T) {
+	t.Parallel()
+	var clients []redis.UniversalClient
+	var servers []*testserver.RedisServer
+	for range 3 {
+		s := testserver.Redis(t, testserver.RedisOptions{})
+		c := redis.NewClient(&redis.Options{Addr: s.Addr()})
+		t.Cleanup(func() { c.Close() })
+		clients, servers = append(clients, c), append(servers, s)
+	}
+	q, err := NewQuorum(clients, QuorumConfig{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	defer cancel()
+	if err := q.Init(ctx); err != nil {
+		t.Fatal(err)
+	}
+	last := int64(0)
+	for token := byte(1); token < 4; token++ {
+		req := driver.Request{Name: "name", Mode: driver.Exclusive, TTL: 10 * time.Second, Span: 1, Token: driver.Token{token}}
+		g, err := q.Acquire(ctx, req)
+		if err != nil || g.Fence <= last {
+			t.Fatalf("Acquire: %+v, %v; the last fence was %d", g, err, last)
+		}
+		last = g.Fence
+		if err := q.Release(ctx, req.Claim(g)); err != nil {
+			t.Fatal(err)
+		}
+		known := 0
+		for i, s := range servers {
+			reply, err := s.Do("GET", nodeKey)
+			text, _ := reply.(string)
+			if err != nil || text == "" {
+				t.Fatalf("the record of a node: %v, %v", reply, err)
+			}
+			if r := q.nodes[i].record.Load(); r != nil && r.Text == text {
+				known++
+			}
+			f := strings.SplitN(text, " ", 8)
+			f[6] = formatInt(time.Now().Add(-time.Duration(token) * time.Second).UnixMilli()) // of the mark
+			if _, err := s.Do("SET", nodeKey, strings.Join(f, " ")); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if known < 2 {
+			t.Errorf("after lock %d the records of %d nodes are known, want a majority", token, known)
+		}
+	}
 	if err := q.Close(); err != nil {
 		t.Error(err)
 	}

@@ -23,6 +23,8 @@ type node struct {
 	ailing atomic.Bool
 
 	took atomic.Int64 // ns, of the last calls: how long they took on the whole
+
+	record atomic.Pointer[protocol.Record] // as it last was; nil when that is not known
 }
 
 // timed takes down how long a call took that was answered. Two at once may lose one.
@@ -55,7 +57,14 @@ func (q *Quorum) exchange(n *node, b *batch) {
 // deliver hands out the answers to requests of one epoch. The script for plain cases is asked
 // first where it knows the ops, and what it leaves goes to the other one.
 func (q *Quorum) deliver(n *node, b *batch, requests []*request, epoch string) {
-	if !slices.ContainsFunc(requests, func(r *request) bool { return plainRank(r) < 0 }) {
+	settled, tried := false, false
+	if len(requests) == 1 {
+		settled, tried = q.askLone(n, b, requests[0], epoch)
+	}
+	if settled {
+		return
+	}
+	if !tried && !slices.ContainsFunc(requests, func(r *request) bool { return plainRank(r) < 0 }) {
 		b.sorted = append(b.sorted[:0], requests...) // others look at the batch
 		requests = b.sorted
 		slices.SortStableFunc(requests, func(x, y *request) int { return plainRank(x) - plainRank(y) })
@@ -105,14 +114,7 @@ func (q *Quorum) call(n *node, b *batch, requests []*request, epoch string, s *s
 		words, err = q.open(n, reply, requests, epoch, s)
 	}
 	if err != nil {
-		failure := n.classify(err)
-		var constants *quorumConstantsError
-		if errors.As(err, &constants) {
-			failure = driver.Fail(driver.Invalid, err)
-		}
-		for _, r := range requests {
-			r.finish("", "", failure)
-		}
+		q.fail(n, requests, err)
 		return nil
 	}
 	payloads := reply[1:]
@@ -130,6 +132,18 @@ func (q *Quorum) call(n *node, b *batch, requests []*request, epoch string, s *s
 		r.finish(word, payload, nil)
 	}
 	return left
+}
+
+// fail answers requests of a call that failed.
+func (q *Quorum) fail(n *node, requests []*request, err error) {
+	failure := n.classify(err)
+	var constants *quorumConstantsError
+	if errors.As(err, &constants) {
+		failure = driver.Fail(driver.Invalid, err)
+	}
+	for _, r := range requests {
+		r.finish("", "", failure)
+	}
 }
 
 // open checks the first string of a reply, and learns what it says about the node. The script

@@ -38,6 +38,8 @@ var (
 	quorumLua string
 	//go:embed lua/quorum_plain.lua
 	quorumPlainLua string
+	//go:embed lua/quorum_lone.lua
+	quorumLoneLua string
 	//go:embed lua/quorum_heal.lua
 	quorumHealLua string
 	//go:embed lua/quorum_inspect.lua
@@ -53,6 +55,7 @@ var (
 	// On the nodes of a quorum: requests, and what heals nodes.
 	quorumScript = onFirstUse(quorumNodeLua, quorumLua)
 	plainScript  = onFirstUse(quorumPlainLua)
+	loneScript   = onFirstUse(quorumLoneLua)
 	healScript   = onFirstUse(quorumNodeLua, quorumHealLua)
 
 	inspectScript       = sync.OnceValue(func() *redis.Script { return redis.NewScript(inspectLua) })

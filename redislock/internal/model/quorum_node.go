@@ -74,6 +74,8 @@ type QuorumRequest struct {
 	At   int64 // of X: when who asks arrived
 	ID   string
 	TTL  int64
+
+	stamp int64 // what the value says since when; 0 for the node's clock
 }
 
 // QuorumWord answers a request: in the form that protocol.Parse reads words in.
@@ -167,6 +169,26 @@ func (n *QuorumNode) GiveBack(requests []QuorumRequest, words []QuorumWord) {
 	for i := range requests {
 		words[i] = n.release(&n.Locks[requests[i].Lock], &requests[i])
 	}
+}
+
+// Lone is lua/quorum_lone.lua, asked with the record that the node has, of a request that is
+// one for it: it answers the request where it is to be answered, and does not look after the
+// record. In other cases that script leaves the key and the numbers of the name alone.
+func (n *QuorumNode) Lone(c *QuorumCall) (w QuorumWord, mine bool) {
+	kept, q := n.Record, c.Requests[0]
+	n.look()
+	aged := n.Record != kept
+	n.Record = kept
+	l := &n.Locks[q.Lock]
+	switch {
+	case n.Replica, n.state != protocol.Serving, kept.Start > 0, n.epoch != c.Epoch, kept.Constants != c.Constants,
+		q.B > n.Top && q.B > (n.Micros/1_000_000+aheadOf)*1_000_000,
+		l.Kind == Wrong, l.signed(tokenOf(q.ID)),
+		l.Kind == Free && (l.Count >= q.B || l.Count == 0 && aged):
+		return w, false
+	}
+	q.stamp = q.B
+	return n.acquire(l, &q, c.Inbox), true
 }
 
 // Call is lua/quorum.lua: it answers the requests into words, and says how the node is. ok is
@@ -283,7 +305,8 @@ func (n *QuorumNode) acquire(l *QuorumLock, q *QuorumRequest, inbox string) Quor
 	}
 	l.Count, l.CountEnds = last, n.ms+keep+q.TTL
 	l.Kind, l.Ends = Exclusive, n.ms+q.TTL
-	l.Value = Value{ID: q.ID, First: last - span + 1, More: span - 1, Sec: n.Micros / 1_000_000, Micro: n.Micros % 1_000_000}
+	stamp := cmp.Or(q.stamp, n.Micros)
+	l.Value = Value{ID: q.ID, First: last - span + 1, More: span - 1, Sec: stamp / 1_000_000, Micro: stamp % 1_000_000}
 	if wait {
 		l.strike(inbox)
 	}
