@@ -20,6 +20,10 @@ type pattern struct {
 
 // The patterns, without what each server has to measure in them.
 var (
+	patternA = pattern{
+		name: "a", title: "one goroutine, client and server on any core", processes: 1, parallel: 1,
+		columns: columnsDistinct,
+	}
 	patternA1 = pattern{
 		name: "a1", title: "one goroutine, client and server on one core", processes: 1, parallel: 1, processors: 1,
 		columns: columnsDistinct,

@@ -22,6 +22,7 @@ var onRedlock = product{
 		{name: "holdfast", kind: ours, about: "Mutex on a quorum of redislock, defaults", open: holdfastAt("redlock://")},
 	},
 	patterns: []pattern{
+		patternA.of("redsync", "trip", "redsync", "redsync-ap", "holdfast"),
 		patternA1.of("redsync", "trip", "redsync", "redsync-ap", "holdfast"),
 		patternA2.of("redsync", "trip", "redsync", "redsync-ap", "holdfast"),
 		patternB.of("redsync", "redsync", "redsync-ap", "holdfast"),
@@ -29,6 +30,7 @@ var onRedlock = product{
 		patternE.of("redsync", "redsync", "redsync-tuned", "holdfast"),
 	},
 	targets: []target{
+		{pattern: "a", what: "acquire p50 to a round trip to all servers", value: acquireMid, to: []string{"trip"}, limit: 1.5},
 		{pattern: "a1", what: "acquire p50 to a round trip to all servers", value: acquireMid, to: []string{"trip"}, limit: 1.5},
 		{pattern: "a2", what: "acquire p50 to a round trip to all servers", value: acquireMid, to: []string{"trip"}, limit: 1.5},
 		{pattern: "b", what: "cycles/s to redsync, defaults", value: rate, to: []string{"redsync"}, limit: 5, least: true},
