@@ -18,6 +18,10 @@ const (
 	firstPause  = 250 * time.Microsecond
 	lastPause   = 8 * time.Millisecond
 
+	// hesitation is for how long at least who does not know whether it leads waits for the node
+	// that says so. The leader's pauses add up to more than twice that.
+	hesitation = 25 * time.Millisecond
+
 	// maxEpochs is how many epochs an attempt follows, one after the other.
 	maxEpochs = 4
 )
@@ -169,14 +173,19 @@ type attempt struct {
 	second *round // nil where one round was enough
 }
 
+// begin prepares the first round.
+func (a *attempt) begin() {
+	a.first = a.c.q.newRound(a.errand, func(answers []protocol.Answer) bool {
+		r, _, _ := a.c.q.size.Acquired(answers)
+		return r != protocol.Undecided
+	})
+}
+
 // run carries the attempt out.
 func (a *attempt) run(ctx context.Context) (*hold, *defeat) {
 	q := a.c.q
 	h := &hold{errand: a.errand}
-	a.first = q.newRound(a.errand, func(answers []protocol.Answer) bool {
-		r, _, _ := q.size.Acquired(answers)
-		return r != protocol.Undecided
-	})
+	a.begin()
 	a.first.stray = func(m *message) { h.late(q, m) }
 	a.first.submitThrifty()
 	h.first, h.sent = a.first, a.first.sent
@@ -195,25 +204,34 @@ func (a *attempt) run(ctx context.Context) (*hold, *defeat) {
 }
 
 // poll asks until the first round is decided. Who leads in a split vote goes on with those that
-// refused.
+// refused. Who may lead waits to hear of it, for as long again as it took to be refused: were it
+// to give up, and the node's answer that it leads came after that, nobody would go on.
 func (a *attempt) poll(ctx context.Context, h *hold) {
-	r := a.first
+	r, patience := a.first, ctx
 	for tries, pause := 0, firstPause; ; {
-		more := r.await(ctx)
+		more := r.await(patience)
 		r.mu.Lock()
 		a.result, h.fence, h.numbers = a.c.q.size.Acquired(r.answers)
 		if a.result == protocol.Undecided && !more {
 			a.result, h.fence, h.numbers = a.c.q.size.Acquired(silenced(r.answers))
 		}
-		held, leads, beaten := a.rivals(r)
+		held, leads, may, beaten := a.rivals(r)
 		r.mu.Unlock()
 		won := a.result == protocol.Won || a.result == protocol.Split
 		switch {
 		case more && !won && !beaten && r.broaden(), a.result == protocol.Undecided:
 			continue
+		case a.result == protocol.Conflicted && may && !leads && more:
+			if patience == ctx {
+				var cancel context.CancelFunc
+				patience, cancel = context.WithTimeout(ctx, max(hesitation, a.c.q.clock.Now().Sub(r.sent)))
+				defer cancel()
+			}
+			continue
 		case a.result != protocol.Conflicted || !leads || tries == leaderTries || !more || !nap(ctx, pause):
 			return
 		}
+		patience = ctx
 		tries++
 		pause = min(2*pause, lastPause)
 		r.again(held)
@@ -256,15 +274,18 @@ func (a *attempt) confirm(ctx context.Context, h *hold) {
 
 // rivals returns the nodes that others hold, whether this attempt is the one to go on: no
 // rival can have a majority, and the first node in the order that all take, among those that
-// answered, is this attempt's; and whether a rival has a majority. r.mu is locked.
-func (a *attempt) rivals(r *round) (held []int, leads, beaten bool) {
+// answered, is this attempt's; whether it may turn out to be, by a node before that one which has
+// not answered; and whether a rival has a majority. r.mu is locked.
+func (a *attempt) rivals(r *round) (held []int, leads, may, beaten bool) {
 	if a.result == protocol.Won {
-		return nil, false, false
+		return nil, false, false, false
 	}
 	counts, first := make(map[string]int), true
 	most := 0
 	for _, i := range a.c.q.size.Order(a.key) {
 		switch r.answers[i].Kind {
+		case protocol.Pending:
+			may = may || first
 		case protocol.Granted:
 			leads, first = leads || first, false
 		case protocol.Held:
@@ -276,7 +297,7 @@ func (a *attempt) rivals(r *round) (held []int, leads, beaten bool) {
 		}
 	}
 	beaten = most >= a.c.q.size.Majority()
-	return held, leads && !beaten, beaten
+	return held, leads && !beaten, may && !beaten, beaten
 }
 
 // lose gives back what the attempt was granted, and says why it is lost.

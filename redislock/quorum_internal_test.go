@@ -9,6 +9,7 @@ import (
 
 	"github.com/holdfast-go/holdfast/driver"
 	"github.com/holdfast-go/holdfast/internal/testserver"
+	"github.com/holdfast-go/holdfast/redislock/internal/protocol"
 	"github.com/redis/go-redis/v9"
 )
 
@@ -34,10 +35,9 @@ func TestQuorumWokenBeforeAnswered(t *testing.T) {
 	}
 }
 
-// TestQuorumRefusedAtOnce: who is refused does not wait for a node that hangs, which may have
-// granted, to give that back.
-func TestQuorumRefusedAtOnce(t *testing.T) {
-	t.Parallel()
+// patientQuorum returns an engine on three new nodes that waits a minute for each. The test closes it.
+func patientQuorum(t *testing.T) (*Quorum, []*testserver.RedisServer) {
+	t.Helper()
 	var clients []redis.UniversalClient
 	var servers []*testserver.RedisServer
 	for range 3 {
@@ -55,6 +55,16 @@ func TestQuorumRefusedAtOnce(t *testing.T) {
 	if err := q.Init(ctx); err != nil {
 		t.Fatal(err)
 	}
+	return q, servers
+}
+
+// TestQuorumRefusedAtOnce: who is refused does not wait for a node that hangs, which may have
+// granted, to give that back.
+func TestQuorumRefusedAtOnce(t *testing.T) {
+	t.Parallel()
+	q, servers := patientQuorum(t)
+	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	defer cancel()
 	hanging := servers[2]
 	for _, s := range servers[:2] {
 		if _, err := s.Do("SET", "holdfast:name", "theirs"); err != nil {
@@ -83,23 +93,9 @@ func TestQuorumRefusedAtOnce(t *testing.T) {
 // lock, and anew when a node has written it anew, as nodes do twice an hour.
 func TestQuorumLearnsRecords(t *testing.T) {
 	t.Parallel()
-	var clients []redis.UniversalClient
-	var servers []*testserver.RedisServer
-	for range 3 {
-		s := testserver.Redis(t, testserver.RedisOptions{})
-		c := redis.NewClient(&redis.Options{Addr: s.Addr()})
-		t.Cleanup(func() { c.Close() })
-		clients, servers = append(clients, c), append(servers, s)
-	}
-	q, err := NewQuorum(clients, QuorumConfig{})
-	if err != nil {
-		t.Fatal(err)
-	}
+	q, servers := patientQuorum(t)
 	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
 	defer cancel()
-	if err := q.Init(ctx); err != nil {
-		t.Fatal(err)
-	}
 	last := int64(0)
 	for token := byte(1); token < 4; token++ {
 		req := driver.Request{Name: "name", Mode: driver.Exclusive, TTL: 10 * time.Second, Span: 1, Token: driver.Token{token}}
@@ -133,5 +129,65 @@ func TestQuorumLearnsRecords(t *testing.T) {
 	}
 	if err := q.Close(); err != nil {
 		t.Error(err)
+	}
+}
+
+// TestQuorumSlowNodes: where all nodes are slow, one that has not answered yet is not given up. The
+// attempt would otherwise be lost by who is the one to win it, and the vote with it, by all.
+func TestQuorumSlowNodes(t *testing.T) {
+	t.Parallel()
+	key := "holdfast:name"
+	order := protocol.Quorum(3).Order(key)
+	for name, test := range map[string]struct{ slow, held []int }{
+		"who leads waits for a majority":       {slow: order[2:], held: order[1:2]},
+		"who may lead waits for the first one": {slow: order[:1], held: order[1:]},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			q, servers := patientQuorum(t)
+			do := func(i int, args ...string) {
+				t.Helper()
+				if _, err := servers[i].Do(args...); err != nil {
+					t.Fatal(err)
+				}
+			}
+			ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+			defer cancel()
+			epoch, unknown := q.knownEpoch(ctx)
+			if unknown != nil {
+				t.Fatal(unknown)
+			}
+			for _, i := range test.held {
+				do(i, "SET", key, fmt.Sprint("rival ", i))
+			}
+			for _, i := range test.slow {
+				servers[i].Pause()
+			}
+			a := &attempt{c: q.newCandidate(&driver.Request{Name: "name", TTL: time.Second, Span: 1}, key)}
+			a.errand = errand{key: key, op: "x1 0", id: a.c.sign(), ttl: 60_000, span: 1, epoch: epoch}
+			a.begin()
+			a.first.sent = a.first.sent.Add(-20 * time.Second) // what has answered took so long
+			a.first.submit()
+			ended := make(chan struct{})
+			go func() {
+				defer close(ended)
+				a.poll(ctx, &hold{errand: a.errand})
+			}()
+			time.Sleep(3 * straggle)
+			for _, i := range test.held {
+				do(i, "DEL", key)
+			}
+			for _, i := range test.slow {
+				servers[i].Resume()
+			}
+			<-ended
+			if a.result != protocol.Won && a.result != protocol.Split {
+				t.Errorf("the result is %v", a.result)
+			}
+			a.first.end(true)
+			if err := q.Close(); err != nil {
+				t.Error(err)
+			}
+		})
 	}
 }

@@ -16,8 +16,9 @@ import (
 // well: then it asks the rest as well, whether it has won or not.
 const thrift = 10 * time.Millisecond
 
-// straggle is for how long the nodes that have not answered are waited for once a majority has,
-// when that was not enough to decide.
+// straggle is for how long at least the nodes that have not answered are waited for once a
+// majority has, when that was not enough to decide. Where that majority took longer, all are
+// slow, and they get as long again.
 const straggle = 100 * time.Millisecond
 
 // message is a request to one node, made on behalf of a round.
@@ -272,6 +273,9 @@ func (r *round) await(ctx context.Context) bool {
 			r.mu.Lock()
 			half = len(r.answers)-r.open() >= r.q.size.Majority()
 			r.mu.Unlock()
+			if half {
+				tick.Reset(max(straggle, r.q.clock.Now().Sub(r.sent)))
+			}
 		}
 	}
 }
