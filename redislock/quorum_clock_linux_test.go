@@ -6,15 +6,13 @@ import (
 
 	"github.com/holdfast-go/holdfast"
 	"github.com/holdfast-go/holdfast/internal/testserver"
-	"github.com/holdfast-go/holdfast/redislock"
 )
 
 // TestQuorumClocksStep: the clocks of a minority step, forward so that leases run out there, and
 // back. A lease that the others have as well lives on by them, nobody else gets in, and fences grow.
 func TestQuorumClocksStep(t *testing.T) {
 	t.Parallel()
-	h := &house{T: t, servers: nodes(t, 5, testserver.RedisOptions{OwnClock: true}), cfg: redislock.QuorumConfig{MaxTTL: shortTTL}}
-	found(t, addrsOf(h.servers), h.cfg)
+	h := foundHouse(t, testserver.RedisOptions{OwnClock: true})
 	a, _ := h.process()
 	b, _ := h.process()
 	held := h.lock(a, "held")
@@ -33,7 +31,7 @@ func TestQuorumClocksStep(t *testing.T) {
 			last = l.Fence()
 			h.unlock(l)
 		}
-		h.outlives(held, shortTTL)
+		h.outlives(held, h.ttl())
 		h.refused(b, "held")
 	}
 	h.unlock(held)

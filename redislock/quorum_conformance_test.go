@@ -32,12 +32,12 @@ func addrsOf(servers []*testserver.RedisServer) []string {
 }
 
 // quorumOn returns an engine with clients of its own on servers at these addresses, as a
-// process would have it.
+// process would have it. On a busy machine a connection may take long to be made.
 func quorumOn(t drivertest.T, addrs []string, cfg redislock.QuorumConfig) *redislock.Quorum {
 	t.Helper()
 	var clients []redis.UniversalClient
 	for _, addr := range addrs {
-		c := redis.NewClient(&redis.Options{Addr: addr, DialTimeout: time.Second, ReadTimeout: time.Second, DialerRetries: 1})
+		c := redis.NewClient(&redis.Options{Addr: addr, DialTimeout: labPatience, ReadTimeout: time.Second, DialerRetries: 1})
 		t.Cleanup(func() { c.Close() })
 		clients = append(clients, c)
 	}

@@ -25,9 +25,9 @@ func TestQuorumURL(t *testing.T) {
 	for i, s := range servers {
 		plain = append(plain, s.Addr())
 		mixed = append(mixed, []string{"redis://:hunter2@", "redis://default:hunter2@", "redis://app:secret@"}[i]+
-			s.Addr()+[]string{"/1", "/1?timeout=500ms", "/1?pool-size=5"}[i])
+			s.Addr()+[]string{"/1", "/1?timeout=15s", "/1?pool-size=5"}[i])
 	}
-	const query = "/1?prefix=locks:&max-ttl=5s&group=one&timeout=800ms&pool-size=4"
+	const query = "/1?prefix=locks:&max-ttl=5s&group=one&timeout=16s&pool-size=4"
 	ctx, cancel := bounded()
 	defer cancel()
 	hf, err := holdfast.Open(ctx, "redlock://:hunter2@"+strings.Join(plain, ",")+query, holdfast.Config{})
@@ -139,7 +139,7 @@ func TestQuorumBadInput(t *testing.T) {
 func TestQuorumOpenDown(t *testing.T) {
 	t.Parallel()
 	servers := nodes(t, 3, testserver.RedisOptions{})
-	url := "redlock://" + strings.Join(addrsOf(servers), ",") + "?timeout=500ms"
+	url := "redlock://" + strings.Join(addrsOf(servers), ",") + "?timeout=3s"
 	ctx, cancel := bounded()
 	defer cancel()
 	servers[1].Pause()
@@ -203,7 +203,7 @@ func TestQuorumACL(t *testing.T) {
 	if err := q.Init(ctx); err != nil {
 		t.Fatal(err)
 	}
-	first, second := ask("a", time.Second), ask("a", time.Second)
+	first, second := ask("a", labTTL/2), ask("a", labTTL/2)
 	second.Wait = true
 	g, err := q.Acquire(ctx, first)
 	if err != nil {

@@ -2,6 +2,7 @@ package redislock_test
 
 import (
 	"context"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -41,21 +42,20 @@ func (h *house) behindProxies(proxies []*testserver.TCPProxy) *redislock.Quorum 
 	}
 	h.Cleanup(func() { e.Close() })
 	warm := h.take(e, ask("warm", labTTL))
+	h.allHave("holdfast:warm", 1)
 	if err := e.Renew(h.patience(), []driver.Claim{warm})[0]; err != nil {
 		h.Fatal(err)
 	}
 	h.giveBack(e, warm)
 	h.allHave("holdfast:warm", 0)
-	for sent := -1; ; time.Sleep(20 * time.Millisecond) { // until the last answer has arrived
-		all := 0
-		for _, p := range proxies {
-			all += p.Stats().Bytes[testserver.Down]
-		}
-		if all == sent {
-			return e
-		}
-		sent = all
-	}
+	// One that waits for an answer still would not be used, and a new one needs answers to begin.
+	comesTrue(h.T, "all connections are at rest", func() bool {
+		return !slices.ContainsFunc(clients, func(c redis.UniversalClient) bool {
+			s := c.PoolStats()
+			return s.IdleConns != s.TotalConns
+		})
+	})
+	return e
 }
 
 // take acquires for req and returns the claim.

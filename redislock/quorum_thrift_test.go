@@ -84,7 +84,7 @@ func TestQuorumThriftLosesItsNodes(t *testing.T) {
 			l := h.lock(a, "name")
 			h.servers[i].Kill()
 			h.servers[(i+1)%5].Kill()
-			h.outlives(l, 2*shortTTL)
+			h.outlives(l, 2*h.ttl())
 			h.unlock(l)
 		})
 	}
