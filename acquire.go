@@ -3,6 +3,7 @@ package holdfast
 import (
 	"context"
 	"errors"
+	"time"
 
 	"github.com/holdfast-go/holdfast/driver"
 	"github.com/holdfast-go/holdfast/internal/namemap"
@@ -158,12 +159,9 @@ func (c *Client) leave(ctx context.Context, op string, at *namemap.Entry[queue],
 // the bucket unlocked and q no longer in use.
 func (c *Client) ask(ctx context.Context, op string, at *namemap.Entry[queue], h *handle, wait bool) (*Lease, error) {
 	b, q := h.bucket, &at.Value
-	// Filled in place: see claim.describe.
 	var req driver.Request
-	drawToken(&req.Token)
-	req.Name, req.Mode, req.Weight, req.Limit = h.name, h.mode, h.weight, h.limit
-	req.Owner, req.TTL, req.Wait = h.owner, h.ttl, wait
-	req.Span = 1 + min(q.waiters.n, c.cfg.MaxLocalHandovers)
+	h.describe(&req)
+	req.Wait, req.Span = wait, 1+min(q.waiters.n, c.cfg.MaxLocalHandovers)
 	b.mu.Unlock()
 
 	g, err := c.engine.Acquire(ctx, req)
@@ -180,6 +178,14 @@ func (c *Client) ask(ctx context.Context, op string, at *namemap.Entry[queue], h
 	return nil, failure
 }
 
+// describe writes to req what h asks the engine for, under a token of its own. It is filled in
+// place: see claim.describe.
+func (h *handle) describe(req *driver.Request) {
+	drawToken(&req.Token)
+	req.Name, req.Mode, req.Weight, req.Limit = h.name, h.mode, h.weight, h.limit
+	req.Owner, req.TTL = h.owner, h.ttl
+}
+
 // stepBack leaves the place at the engine to the next, and the queue. The bucket is locked.
 func (c *Client) stepBack(b *bucket, at *namemap.Entry[queue], waited bool) {
 	if waited {
@@ -194,8 +200,7 @@ func (c *Client) stepBack(b *bucket, at *namemap.Entry[queue], waited bool) {
 func (c *Client) granted(ctx context.Context, op string, at *namemap.Entry[queue], h *handle, req *driver.Request, g driver.Grant) (*Lease, error) {
 	b := h.bucket
 	var failure *Error
-	lives := g.Lives(h.ttl)
-	if c.remote && c.clock.Now().Sub(g.Sent) > lives/2 || lives < h.ttl && !h.renewed {
+	if c.isLate(g, h.ttl) || g.Lives(h.ttl) < h.ttl && !h.renewed {
 		failure = c.verify(ctx, op, req, &g)
 	}
 	b.mu.Lock()
@@ -213,15 +218,27 @@ func (c *Client) granted(ctx context.Context, op string, at *namemap.Entry[queue
 		failure.Outcome = Unknown // until that is done
 		return nil, failure
 	}
+	l := c.begin(ctx, at, h, req, g)
+	c.stepBack(b, at, req.Wait)
+	b.mu.Unlock()
+	return l, nil
+}
+
+// isLate reports whether a grant of ttl reached us so late that it needs a proof.
+func (c *Client) isLate(g driver.Grant, ttl time.Duration) bool {
+	return c.remote && c.clock.Now().Sub(g.Sent) > g.Lives(ttl)/2
+}
+
+// begin enters into the books what the engine granted, and puts a lease on it that carries the
+// values of ctx. The bucket is locked.
+func (c *Client) begin(ctx context.Context, at *namemap.Entry[queue], h *handle, req *driver.Request, g driver.Grant) *Lease {
 	cl := c.newClaim(at, h, req, g)
 	l := cl.newLease(ctx, g.Sent)
 	if h.mode == driver.Shared && at.Value.waiters.n > 0 {
 		at.Value.joinReaders(g.Sent)
 	}
 	c.renewer.watch(cl, cl.nextDue(g.Sent))
-	c.stepBack(b, at, req.Wait)
-	b.mu.Unlock()
-	return l, nil
+	return l
 }
 
 // verify renews a grant that reached us late, and with that proves that it still stands: the

@@ -25,6 +25,7 @@ type claim struct {
 	renewing  bool          // a renewal is under way
 	upgrading bool          // an upgrade is under way
 	brief     bool          // granted for less than was asked for, and not renewed since
+	passes    uint8         // how many in a row led to it, see maxPasses
 	settled   bool          // slot is that in the renewer's heap, and guarded by the renewer's mutex
 	slot      int32         // place plus one in the bucket's notes or in that heap; 0: in neither
 	left      int32         // fence numbers not handed out yet: from next on
@@ -75,6 +76,9 @@ func (c *Client) newClaim(at *namemap.Entry[queue], h *handle, req *driver.Reque
 	cl.adopt(h, g.Sent)
 	cl.prolong(g.Sent, g.Lives(h.ttl))
 	cl.brief = g.Lives(h.ttl) < h.ttl
+	if g.Waited {
+		cl.passes = maxPasses // others want it as well: from here it goes back for all to see
+	}
 	switch h.mode {
 	case driver.Exclusive:
 		at.Value.excl = cl

@@ -30,6 +30,7 @@ type Client struct {
 	janitor  janitor
 	counting counting
 	async    driver.AsyncReleaser // nil where the engine cannot
+	passer   driver.Passer        // the same
 
 	closed   atomic.Bool
 	closeOne sync.Once
@@ -62,6 +63,7 @@ func New(engine driver.Engine, cfg Config) (*Client, error) {
 		c.clock = driver.BootClock()
 	}
 	c.async, _ = engine.(driver.AsyncReleaser)
+	c.passer, _ = engine.(driver.Passer)
 	c.remote = c.caps.Expires && c.caps.Scope != driver.Process
 	c.renewer.client, c.counting.client = c, c
 	c.renewer.wake.Store(int64(forever))

@@ -13,6 +13,14 @@ func LocalWaitersForTest(c *Client, name string) int {
 	return 0
 }
 
+// InUseForTest reports whether anybody uses what the client knows about name.
+func InUseForTest(c *Client, name string) bool {
+	b := c.bucket(name)
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.names.Find(name) != nil
+}
+
 // NamesForTest returns how many names the client remembers.
 func NamesForTest(c *Client) (n int) {
 	for i := range c.buckets {

@@ -126,7 +126,8 @@ func (l *Lease) Unlock() error {
 		b.mu.Unlock()
 		return err
 	}
-	ctx, gone, renewing := l.made(), c.passOn(cl), cl.renewing
+	var next succession
+	ctx, gone, renewing := l.made(), c.passOn(cl, &next), cl.renewing
 	var share driver.Claim
 	if gone {
 		cl.describe(&share)
@@ -141,7 +142,7 @@ func (l *Lease) Unlock() error {
 		c.giveBackAsync(l, &share)
 		return nil
 	case gone:
-		err = c.giveBack(l, &share, renewing)
+		err = c.giveBack(l, &share, renewing, &next)
 	}
 	if m := c.cfg.Metrics; m != nil {
 		m.Released(cl.h.name, c.clock.Now().Sub(l.began), err)
@@ -167,16 +168,18 @@ func (c *Client) lostError(op string, cause *Error) error {
 }
 
 // passOn finds the claim a new holder within the process, or closes it and reports that it
-// has to go back to the engine. The bucket is locked.
-func (c *Client) passOn(cl *claim) (gone bool) {
+// has to go back to the engine, and whether by way of a succession. The bucket is locked.
+func (c *Client) passOn(cl *claim, next *succession) (gone bool) {
 	if cl.held() {
 		return false // other readers hold it still
 	}
 	if cl.at.Value.waiters.n > 0 {
-		now := c.clock.Now()
-		if w := cl.heir(now); w != nil && now < cl.deadline() {
-			cl.handOver(w, now)
-			return false
+		if now := c.clock.Now(); now < cl.deadline() {
+			if w := cl.heir(now); w != nil {
+				cl.handOver(w, now)
+				return false
+			}
+			*next = c.succeed(cl)
 		}
 	}
 	cl.state = closed
@@ -186,7 +189,7 @@ func (c *Client) passOn(cl *claim) (gone bool) {
 }
 
 // giveBack releases the share of a closed claim on the engine.
-func (c *Client) giveBack(l *Lease, share *driver.Claim, renewing bool) error {
+func (c *Client) giveBack(l *Lease, share *driver.Claim, renewing bool, next *succession) error {
 	cl := l.claim
 	ctx := context.Context((*releaseContext)(l))
 	var end func(error)
@@ -197,7 +200,12 @@ func (c *Client) giveBack(l *Lease, share *driver.Claim, renewing bool) error {
 	// a failover it could enter the lock again. One that does not end in time is followed
 	// by a second release.
 	late := renewing && !c.awaitBriefly(ctx, cl)
-	err := c.engine.Release(ctx, *share)
+	var err error
+	if next.to != nil {
+		err = c.pass(ctx, share, next)
+	} else {
+		err = c.engine.Release(ctx, *share)
+	}
 	(*releaseContext)(l).stop()
 	failure := c.released(share, err, late)
 	if end != nil {

@@ -104,6 +104,9 @@ type Grant struct {
 	// otherwise. An engine that grants to a waiter which may be gone by then grants for a
 	// short time first; the next renewal counts the TTL that was asked for.
 	TTL time.Duration
+
+	// Waited says that the request had to wait for others, as far as the engine knows.
+	Waited bool
 }
 
 // Lives returns how long the share lives from Sent when ttl was asked for.

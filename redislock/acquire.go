@@ -30,14 +30,10 @@ func (e *Engine) Acquire(ctx context.Context, req driver.Request) (driver.Grant,
 		return driver.Grant{}, err
 	}
 	defer e.leave()
-	key, id, err := e.sign(req.Name, req.Owner, req.Token)
-	if err != nil {
+	a := ask{e: e, req: &req}
+	if err := a.sign(); err != nil {
 		return driver.Grant{}, err
 	}
-	if req.TTL > e.cfg.MaxTTL {
-		return driver.Grant{}, driver.Failf(driver.Invalid, "TTL is %v: the longest is %v, see Config.MaxTTL", req.TTL, e.cfg.MaxTTL)
-	}
-	a := ask{e: e, req: &req, key: key, id: id}
 	if req.Wait {
 		if g, err, ok := a.quick(ctx); ok {
 			return g, err
@@ -58,6 +54,15 @@ type ask struct {
 	// Of the last answer that said "queued".
 	place  protocol.Place
 	holder *driver.Holder
+}
+
+// sign prepares the request, and refuses what must not be sent.
+func (a *ask) sign() (err error) {
+	if most := a.e.cfg.MaxTTL; a.req.TTL > most {
+		return driver.Failf(driver.Invalid, "TTL is %v: the longest is %v, see Config.MaxTTL", a.req.TTL, most)
+	}
+	a.key, a.id, err = a.e.sign(a.req.Name, a.req.Owner, a.req.Token)
+	return err
 }
 
 func (a *ask) op(wait bool) string {
@@ -200,6 +205,7 @@ func (a *ask) wait(ctx context.Context) (driver.Grant, error) {
 		switch {
 		case err == nil && ans.Kind == protocol.Granted:
 			a.e.waiters.granted(a.req.Token)
+			g.Waited = a.place.Known
 			return g, nil
 		case ctx.Err() != nil || a.e.closed.Load():
 			return a.stop(ctx)
@@ -215,6 +221,7 @@ func (a *ask) wait(ctx context.Context) (driver.Grant, error) {
 		g, granted, over := a.sleep(ctx, w, pause)
 		if granted {
 			a.e.waiters.granted(a.req.Token)
+			g.Waited = true
 			return g, nil
 		}
 		if over {

@@ -72,6 +72,9 @@ func (b *batch) exchange(c *combiner) {
 	if len(b.requests) == 1 && e.constants == "" && b.exchangeSingle(c, f) {
 		return
 	}
+	if len(b.requests) == 2 && e.constants == "" && b.exchangePass(c, f) {
+		return
+	}
 	f.encode(b, c, b.requests, &e.single)
 	reply, err := f.call.send(e.life, c.node, lockScript(), f.args)
 	c.deliver(b.requests, reply, err)

@@ -115,18 +115,18 @@ func (c *combiner) newBatch() *batch {
 	return b
 }
 
-// make makes the request, from the caller's goroutine where that is possible.
-func (c *combiner) make(r *request) {
-	if r.then != nil || !c.sendAlone(r) {
-		c.submit(r)
+// make makes the requests, from the caller's goroutine where that is possible.
+func (c *combiner) make(all ...*request) {
+	if all[0].then != nil || !c.sendAlone(all...) {
+		c.submit(all...)
 	}
 }
 
-// sendAlone makes the request from the caller's goroutine when there is nothing else to send
+// sendAlone makes the requests from the caller's goroutine when there is nothing else to send
 // or under way: that saves waking two goroutines, which takes about as long as the server. It
 // reports whether it did. The caller cannot leave before the call is over, so this is for
 // clients whose calls are known not to take long.
-func (c *combiner) sendAlone(r *request) bool {
+func (c *combiner) sendAlone(all ...*request) bool {
 	if !c.engine.owned || c.engine.cfg.Timeout > time.Second {
 		return false
 	}
@@ -140,13 +140,17 @@ func (c *combiner) sendAlone(r *request) bool {
 		c.alone.watch.Stop()
 	}
 	b := c.alone
-	r.via = c
-	if !r.state.CompareAndSwap(pending, sent) {
+	for _, r := range all {
+		r.via = c
+		if r.state.CompareAndSwap(pending, sent) {
+			b.requests = append(b.requests, r)
+		}
+	}
+	if len(b.requests) == 0 {
 		c.mu.Unlock()
 		return true // its caller gave up before it found its node
 	}
 	c.senders++ // which nobody else is while b is in use
-	b.requests = append(b.requests[:0], r)
 	b.known = c.known()
 	c.inUse = true
 	c.mu.Unlock()

@@ -123,3 +123,32 @@ func TestIdleSendersEnd(t *testing.T) {
 		})
 	}
 }
+
+// TestOnlyPassesGoTheShortWay: two requests in one call are a pass only where one gives an exclusive
+// lock back and the other asks for the same one, for the first time.
+func TestOnlyPassesGoTheShortWay(t *testing.T) {
+	t.Parallel()
+	client := redis.NewClient(&redis.Options{Addr: "127.0.0.1:1"}) // never called
+	defer client.Close()
+	e, err := New(client, Config{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer e.Close()
+	ask := func(key, op string) *request { return newRequest(key, op, "token", 1000) }
+	again := ask("a", "X1")
+	again.poll = true
+	for _, pair := range [][2]*request{
+		{ask("a", "x1"), ask("a", "x1")},
+		{ask("a", "d7"), ask("a", "x1")},
+		{ask("a", "r"), ask("b", "x1")},
+		{ask("a", "r"), ask("a", "r")},
+		{ask("a", "r"), ask("a", "s1")},
+		{ask("a", "r"), again},
+	} {
+		b := &batch{requests: pair[:]}
+		if b.exchangePass(e.only, b.frame(0)) {
+			t.Errorf("%s %s and %s %s went as a pass", pair[0].op, pair[0].key, pair[1].op, pair[1].key)
+		}
+	}
+}

@@ -61,6 +61,7 @@ type Engine struct {
 
 var _ interface {
 	driver.Engine
+	driver.Passer
 	driver.Inspector
 	driver.Diagnoser
 	driver.Initializer

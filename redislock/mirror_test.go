@@ -120,6 +120,7 @@ type twin struct {
 	t      testing.TB
 	conn   *testserver.Conn
 	single string // SHA-1
+	pass   string
 	script string
 	dump   string
 	r      *rand.Rand
@@ -154,7 +155,10 @@ func newTwin(t testing.TB, seed uint64) *twin {
 	t.Cleanup(func() { _ = conn.Close() })
 	w := &twin{t: t, conn: conn, seen: map[string]int{}, r: rand.New(rand.NewPCG(seed, 0))}
 	load := func(source string) string { return w.do("SCRIPT", "LOAD", source).(string) }
-	w.single, w.script, w.dump = load(virtual+singleScript().source), load(virtual+lockScript().source), load(dump)
+	w.single = load(virtual + singleScript().source)
+	// It replaces the key that is there, and is refused that as others are refused a new one.
+	w.pass = load(strings.Replace(virtual, "if nx and full", "if px and full", 1) + passScript().source)
+	w.script, w.dump = load(virtual+lockScript().source), load(dump)
 	return w
 }
 
@@ -357,6 +361,20 @@ func (w *twin) step() {
 			call.Requests = append(call.Requests, w.request(c))
 		}
 	}
+	if w.r.IntN(3) == 0 {
+		if p := w.passing(caller); p != nil {
+			if !w.mirror.Full && w.r.IntN(6) == 0 {
+				w.mirror.Full = true
+				w.tell()
+			}
+			back, next := p[0], p[1]
+			asked, call.Requests = p, []model.Request{
+				{Key: back.name, ID: back.id[len(back.id)-tokenSize:], Op: "r"},
+				{Key: next.name, ID: next.id, Op: pick(w.r, "x", "X") + next.ask[1:], TTL: next.ttl},
+			}
+			next.waited = next.waited || call.Requests[1].Op[0] == 'X'
+		}
+	}
 	if len(asked) == 0 {
 		return
 	}
@@ -382,6 +400,23 @@ func (w *twin) step() {
 	}
 }
 
+// passing picks a claim of the caller that holds its name, and another one that wants the same
+// name for itself.
+func (w *twin) passing(caller string) []*claim {
+	for i := range w.claims {
+		c := &w.claims[i]
+		if l := w.mirror.Locks[c.name]; c.caller != caller || l == nil || l.Value.ID != c.id {
+			continue
+		}
+		for j := range w.claims {
+			if next := &w.claims[j]; j != i && next.caller == caller && next.name == c.name && next.ask[0] == 'x' {
+				return []*claim{c, next}
+			}
+		}
+	}
+	return nil
+}
+
 // send makes the call of the server, as the engine does.
 func (w *twin) send(call *model.Call) []string {
 	micros := strconv.FormatInt(call.Micros, 10)
@@ -392,6 +427,20 @@ func (w *twin) send(call *model.Call) []string {
 		}
 		if got := strs(w.do(args...)); len(got) > 0 {
 			return got
+		}
+	}
+	if len(call.Requests) == 2 && call.Constants == "" {
+		back, next := call.Requests[0], call.Requests[1]
+		if back.Op == "r" && strings.ContainsAny(next.Op[:1], "xX") && back.Key == next.Key {
+			args := []string{"EVALSHA", w.pass, "2", back.Key, "holdfast.fence", back.ID, next.Op, next.ID, micros, strconv.FormatInt(next.TTL, 10)}
+			if got := strs(w.do(args...)); len(got) > 0 {
+				w.seen["passed"]++
+				return got
+			}
+			w.seen["not passed"]++
+			if l := w.mirror.Locks[back.Key]; w.mirror.Full && l.Kind == model.Exclusive && len(l.Queue) == 0 {
+				w.seen["not passed, full"]++
+			}
 		}
 	}
 	args := []string{"EVALSHA", w.script, strconv.Itoa(2 + len(call.Requests)), "holdfast.epoch", "holdfast.fence"}
@@ -498,7 +547,7 @@ func TestTheMirrorIsTheScripts(t *testing.T) {
 	t.Logf("%d sequences, %d steps, seed %d: %v", sequences, steps, seed, w.seen)
 	// What a search relies on has to have been compared.
 	for _, what := range []string{
-		"push", "READONLY", "x +", "x h", "x w", "x n", "X !", "X +", "X q", "X w", "X n", "S +", "S q", "U +", "P +", "P q", "P l",
+		"push", "passed", "not passed", "not passed, full", "READONLY", "x +", "x h", "x w", "x n", "X !", "X +", "X q", "X w", "X n", "S +", "S q", "U +", "P +", "P q", "P l",
 		"e =", "e -", "e w", "e n", "r =", "r -", "c =", "c -", "d =", "d -", "b b", "b s", "b -", "b w", "G +",
 	} {
 		if w.seen[what] == 0 {

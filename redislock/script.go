@@ -12,6 +12,8 @@ import (
 var (
 	//go:embed lua/single.lua
 	singleLua string
+	//go:embed lua/pass.lua
+	passLua string
 	//go:embed lua/gate.lua
 	gateLua string
 	//go:embed lua/lock.lua
@@ -49,6 +51,7 @@ var (
 	// returns early where nobody stood in anybody's way.
 	lockScript   = onFirstUse(gateLua, lockLua, groupLua, queueLua, slowLua)
 	singleScript = onFirstUse(singleLua)
+	passScript   = onFirstUse(passLua)
 	valueScript  = onFirstUse(gateLua, valueLua)
 	countScript  = onFirstUse(gateLua, countLua)
 

@@ -53,6 +53,7 @@ func TestEverySentence(t *testing.T) {
 	contract := slices.Concat(
 		sentences(t, "../engine.go", "Engine"),
 		sentences(t, "../async.go", "AsyncReleaser"),
+		sentences(t, "../pass.go", "Passer"),
 		sentences(t, "../inspect.go", "Inspector"),
 		sentences(t, "../values.go", "Values"),
 		sentences(t, "../counts.go", "Counters"),

@@ -72,6 +72,10 @@ const (
 	forgetsAsync           bug = "a release that nobody waits for is not made"
 	overtakesAsync         bug = "a release that nobody waits for takes its time"
 	closesBeforeAsync      bug = "Close does not wait for releases"
+	passesNothingBack      bug = "passing on gives nothing back"
+	passesAhead            bug = "what is passed on goes before who waits"
+	passesAnybodys         bug = "passing on does not compare tokens"
+	passesClosed           bug = "passing on goes on after Close"
 	inspectsOne            bug = "Inspect shows one holder of many"
 	listsFree              bug = "List shows free names"
 	listsPattern           bug = "List takes the prefix for a pattern"
@@ -163,6 +167,10 @@ var mutants = []mutant{
 	{forgetsAsync, "async-release"},
 	{overtakesAsync, "async-order"},
 	{closesBeforeAsync, "async-close"},
+	{passesNothingBack, "pass"},
+	{passesAhead, "pass-line"},
+	{passesAnybodys, "pass-owner"},
+	{passesClosed, "pass-close"},
 	{inspectsOne, "inspect"},
 	{listsFree, "list"},
 	{listsPattern, "list"},

@@ -33,6 +33,7 @@ var (
 	fifo          = ability{"FIFO", func(e driver.Engine) bool { return e.Capabilities().FIFO }}
 	holders       = ability{"Holders", func(e driver.Engine) bool { return e.Capabilities().Holders }}
 	asyncReleaser = ability{"AsyncReleaser", func(e driver.Engine) bool { _, ok := e.(driver.AsyncReleaser); return ok }}
+	passer        = ability{"Passer", func(e driver.Engine) bool { _, ok := e.(driver.Passer); return ok }}
 	inspector     = ability{"Inspector", func(e driver.Engine) bool { _, ok := e.(driver.Inspector); return ok }}
 	values        = ability{"Values", func(e driver.Engine) bool { _, ok := e.(driver.Values); return ok }}
 	counters      = ability{"Counters", func(e driver.Engine) bool { _, ok := e.(driver.Counters); return ok }}
@@ -41,7 +42,7 @@ var (
 // cases holds one case for each sentence, in the order of the contract.
 var cases = slices.Concat(
 	exclusionCases, acquireCases, upgradeCases, orderCases, fenceCases, lifetimeCases,
-	releaseCases, closingCases, asyncCases, inspectorCases, valueCases, counterCases,
+	releaseCases, closingCases, asyncCases, passCases, inspectorCases, valueCases, counterCases,
 )
 
 // missing returns the abilities that c needs and e lacks.

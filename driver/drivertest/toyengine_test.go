@@ -22,6 +22,7 @@ type toyEngine struct {
 
 var _ interface {
 	driver.AsyncReleaser
+	driver.Passer
 	driver.Inspector
 	driver.Values
 	driver.Counters
@@ -313,6 +314,27 @@ func (e *toyEngine) ReleaseAsync(c driver.Claim, done func(error)) {
 	}
 	err := release()
 	e.async.Go(func() { done(err) })
+}
+
+// Pass is a release and a try. Who waits is not asked in between, and keeps its turn.
+func (e *toyEngine) Pass(ctx context.Context, c driver.Claim, req driver.Request) (released error, g driver.Grant, err error) {
+	s := e.store
+	s.mu.Lock()
+	held := s.at(c.Name).find(c.Token) != nil
+	switch {
+	case s.bug == passesAnybodys && !held:
+		s.at(c.Name).shares = nil
+	case s.bug == passesAhead && held, s.bug == passesClosed && e.enter(ctx) != nil:
+		defer s.mu.Unlock()
+		s.at(c.Name).drop(c.Token)
+		return nil, s.grant(s.at(c.Name), &req, s.clock.Now()), nil
+	}
+	s.mu.Unlock()
+	if s.bug != passesNothingBack {
+		released = e.Release(ctx, c)
+	}
+	g, err = e.Acquire(ctx, req)
+	return released, g, err
 }
 
 func (e *toyEngine) Close() error {

@@ -61,7 +61,11 @@ func (s *Server) Call(c *Call) Reply {
 	r.now = min(c.Micros, r.limit)
 	reply := Reply{Words: r.words}
 	r.first = "0"
-	if !r.single() {
+	switch {
+	case r.single():
+	case r.pass():
+		reply.All = r.first
+	default:
 		r.fast()
 		r.rest()
 		if !r.odd && len(r.slow) == 0 {

@@ -77,3 +77,29 @@ func (r *run) takeOrWait(q *Request, l *Lock, now int64) string {
 	r.payload[0] = payload
 	return word
 }
+
+// pass is pass.lua, which answers a release and a request for the same exclusive lock where
+// there is no gate and nobody waits, or leaves them to the others. The counter may have been
+// raised then.
+func (r *run) pass() bool {
+	requests := r.call.Requests
+	if len(requests) != 2 || r.call.Constants != "" {
+		return false
+	}
+	back, next := &requests[0], &requests[1]
+	if back.Op != "r" || next.Op[0]|0x20 != 'x' || back.Key != next.Key {
+		return false
+	}
+	l, now, span := r.lock(back.Key), r.call.Micros, parseInt(next.Op[1:])
+	if l.Kind != Exclusive || !l.owns(back.ID) || len(l.Queue) > 0 || now > r.limit || r.Counter+span > now {
+		return false
+	}
+	r.Counter = now
+	if r.Full {
+		return false
+	}
+	l.take(r.value(next.ID, now-span+1, span), r.ms+next.TTL)
+	r.first = itoa(now - span + 1)
+	r.words[0], r.words[1] = "=", r.first
+	return true
+}
