@@ -93,7 +93,7 @@ func TestIdleSendersEnd(t *testing.T) {
 			}
 			var asked sync.WaitGroup
 			ask := func() {
-				r := newRequest("key", "r", "token", 0)
+				r := &request{key: "key", op: "r", id: "token", done: make(chan struct{}, 2)} // of this bubble
 				c.submit(r)
 				asked.Go(func() {
 					if err := r.await(context.Background(), 0); err != nil {
