@@ -91,7 +91,9 @@ func leadLeaves(l *lab) {
 	result := make(chan error, 1)
 	p.DropReplyTo(l.key("name"))
 	go func() { _, err := e.Acquire(ctx, leadRequest("name")); result <- err }()
-	l.eventually("the server has granted it", func() bool { return l.holderOf("name") != 0 })
+	l.eventually("the server has granted it, and the answer is lost", func() bool {
+		return l.holderOf("name") != 0 && p.Stats().Faults == 1
+	})
 	cancel()
 	if err := leadReturns(l, result); !errors.Is(err, context.Canceled) {
 		l.Errorf("request without an answer: %v", err)
@@ -102,7 +104,10 @@ func leadLeaves(l *lab) {
 	ctx, cancel = context.WithCancel(context.Background())
 	p.DropReplyTo(l.key("name"))
 	go func() { result <- e.Release(ctx, c) }()
-	l.eventually("the server has released it", func() bool { return l.holderOf("name") == 0 })
+	// Who leaves before the answer has come to be lost has the next answer lost in its place.
+	l.eventually("the server has released it, and the answer is lost", func() bool {
+		return l.holderOf("name") == 0 && p.Stats().Faults == 2
+	})
 	cancel()
 	if err := leadReturns(l, result); err == nil {
 		l.Error("release without an answer: no error")
