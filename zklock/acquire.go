@@ -103,7 +103,8 @@ var errStartAgain = errors.New("the request lost its place in the queue")
 
 // blocker is what a request has to wait for.
 type blocker struct {
-	watch watched // what changes before the request can be granted
+	watch watched  // what changes before the request can be granted
+	ahead []string // or the nodes of the queue that have to go, the nearest last
 
 	// Who holds the name, as far as that can be told from here: a node.
 	holder string
@@ -120,21 +121,21 @@ type blocker struct {
 func (e *Engine) lockBlocker(ctx context.Context, p *place, mode driver.Mode) (*blocker, error) {
 	queue := queueOf(p.children)
 	at := -1
-	var near *entry
+	var ahead []string
 	for i := range queue {
 		if queue[i].name == p.names[0] {
 			at = i
 			break
 		}
 		if mode == driver.Exclusive || queue[i].mode == driver.Exclusive {
-			near = &queue[i]
+			ahead = append(ahead, p.dir+"/"+queue[i].name)
 		}
 	}
 	if at < 0 {
 		return nil, errStartAgain
 	}
-	if near != nil {
-		return &blocker{watched{path: p.dir + "/" + near.name}, p.dir + "/" + queue[0].name, queue[0].mode}, nil
+	if len(ahead) > 0 {
+		return &blocker{ahead: ahead, holder: p.dir + "/" + queue[0].name, mode: queue[0].mode}, nil
 	}
 	for _, name := range p.children {
 		if name == leasesNode {
@@ -158,7 +159,7 @@ func (e *Engine) olderOf(ctx context.Context, dir string, read func([]string) []
 			return nil, err
 		}
 		if stat != nil && stat.Czxid < zxid {
-			return &blocker{watched{path: dir + "/" + n.name}, dir + "/" + n.name, n.mode}, nil
+			return &blocker{watch: watched{path: dir + "/" + n.name}, holder: dir + "/" + n.name, mode: n.mode}, nil
 		}
 	}
 	return nil, nil
@@ -196,6 +197,8 @@ func (e *Engine) nodeOf(ctx context.Context, path string) ([]byte, *zk.Stat, err
 func (e *Engine) wait(ctx context.Context, s *share, p *place, look func() (*blocker, error)) error {
 	var holder, b *blocker // b is what was found last
 	var seen *watch        // that was set before what was found
+	var v *vigil           // on what b.ahead names
+	defer func() { v.end() }()
 	for {
 		found, err := look()
 		switch {
@@ -212,7 +215,15 @@ func (e *Engine) wait(ctx context.Context, s *share, p *place, look func() (*blo
 		// then do not: they are looked at again once the watch is set.
 		var w *watch
 		var until <-chan struct{}
-		if b != nil {
+		switch {
+		case b == nil:
+		case b.ahead != nil:
+			if !v.covers(b.ahead) {
+				v.end()
+				v = p.wire.keep(p.path(), b.ahead)
+			}
+			until = v.heard
+		default:
 			w = e.watches.on(b.watch)
 			if until = w.changed; b.watch.children && w != seen {
 				until = w.set
@@ -225,6 +236,9 @@ func (e *Engine) wait(ctx context.Context, s *share, p *place, look func() (*blo
 			return err
 		}
 		seen = w
+		if v.shorten(p) {
+			continue
+		}
 		// The session may be between two servers, for as long as it lives.
 		id, err := e.session.ready(ctx, e.patience(true))
 		switch {
@@ -235,9 +249,7 @@ func (e *Engine) wait(ctx context.Context, s *share, p *place, look func() (*blo
 		case id != p.session:
 			return errStartAgain
 		}
-		if children, err := e.childrenOf(ctx, p.dir); err == nil {
-			p.children = children
-		} else if ctx.Err() == nil && !passing(err) {
+		if err := e.lookAgain(ctx, p); err != nil && ctx.Err() == nil && !passing(err) {
 			return err
 		}
 	}

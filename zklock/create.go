@@ -18,6 +18,7 @@ type place struct {
 	zxid     int64          // of the creation
 	sent     driver.Instant // before the request that proved last that the session lives left
 	children []string       // of dir, seen after the creation
+	wire     *wire          // on which they were seen, nil if that is not known
 }
 
 func (p *place) path() string { return p.dir + "/" + p.names[0] }
@@ -87,61 +88,83 @@ func (e *Engine) leaveNodes(p *place) { e.leaveBehind(debt{session: anySession, 
 // createAndLook creates the nodes of p and fills in their names and the children of its dir.
 func (e *Engine) createAndLook(ctx context.Context, p *place, guid string, c creating) error {
 	prefix := c.dir + "/" + guid + c.base
-	follow := e.session.expect(prefix)
-	defer e.session.creationOf(prefix)
-	created := start(&e.session, func(conn *zk.Conn) ([]string, error) { return e.create(conn, prefix, c) })
-	var r result[[]string]
-	answered := false
+	if c.count > 1 {
+		return e.createMany(ctx, p, guid, prefix, c)
+	}
+	w, err := e.session.own(ctx)
+	if err != nil {
+		return err
+	}
+	creation, look := creationCall(prefix, c.data, e.cfg.ACL), childrenCall(c.dir)
+	w.ask(creation, look)
+	var children answer
 	select {
-	case <-follow.written:
-	case r = <-created: // of several nodes, or failed before it left
-		if answered = true; r.err != nil {
-			return r.err
-		}
+	case children = <-look.answer:
 	case <-ctx.Done():
-		e.session.unfollowed(prefix)
+		created := start(&e.session, func(*zk.Conn) ([]string, error) {
+			path, err := (<-creation.answer).text()
+			return []string{path}, err
+		})
 		return e.giveBack(ctx, created, c.dir, guid)
 	}
-	looked := start(&e.session, func(conn *zk.Conn) ([]string, error) {
-		children, _, err := conn.Children(c.dir)
-		return children, err
-	})
-	if !answered {
-		select {
-		case r = <-created:
-		case <-ctx.Done():
-			return e.giveBack(ctx, created, c.dir, guid)
-		}
+	created := <-creation.answer // which came before
+	path, err := created.text()
+	if err != nil {
+		return err
+	}
+	p.zxid, p.names, p.wire = created.zxid, []string{path[strings.LastIndexByte(path, '/')+1:]}, w
+	p.children, err = children.texts()
+	return e.unlessBlind(ctx, p, err)
+}
+
+// createMany creates nodes in one transaction.
+func (e *Engine) createMany(ctx context.Context, p *place, guid, prefix string, c creating) error {
+	created := start(&e.session, func(conn *zk.Conn) ([]string, error) { return e.create(conn, prefix, c) })
+	var r result[[]string]
+	select {
+	case r = <-created:
+	case <-ctx.Done():
+		return e.giveBack(ctx, created, c.dir, guid)
 	}
 	if r.err != nil {
 		return r.err
 	}
-	p.zxid = follow.zxid
 	for _, path := range r.value {
 		p.names = append(p.names, path[strings.LastIndexByte(path, '/')+1:])
 	}
-	var err error
-	select {
-	case l := <-looked:
-		p.children, err = l.value, l.err
-	case <-ctx.Done():
-		err = ctx.Err()
+	return e.unlessBlind(ctx, p, e.lookAgain(ctx, p))
+}
+
+// unlessBlind gives up a place where the look behind its creation has failed.
+func (e *Engine) unlessBlind(ctx context.Context, p *place, err error) error {
+	if err == nil {
+		return nil
 	}
-	if err != nil {
-		e.withdraw(ctx, debt{session: p.session, nodes: p.paths()})
-		if passing(err) {
-			return zk.ErrSessionExpired // begin again, with other nodes
-		}
+	e.withdraw(ctx, debt{session: p.session, nodes: p.paths()})
+	if passing(err) {
+		return zk.ErrSessionExpired // begin again, with other nodes
 	}
 	return err
 }
 
-// create creates one node, or several in one transaction.
-func (e *Engine) create(conn *zk.Conn, prefix string, c creating) ([]string, error) {
-	if c.count == 1 {
-		path, err := conn.Create(prefix, c.data, zk.FlagEphemeralSequential, e.cfg.ACL)
-		return []string{path}, err
+// lookAgain sees who is in the dir of p now.
+func (e *Engine) lookAgain(ctx context.Context, p *place) error {
+	w, err := e.session.own(ctx)
+	if err != nil {
+		return err
 	}
+	look := childrenCall(p.dir)
+	w.ask(look)
+	children, err := look.wait(ctx).texts()
+	if err == nil || errors.Is(err, zk.ErrNoNode) {
+		p.children, p.wire = children, w
+		return nil
+	}
+	return err
+}
+
+// create creates several nodes in one transaction.
+func (e *Engine) create(conn *zk.Conn, prefix string, c creating) ([]string, error) {
 	ops := make([]any, c.count)
 	for i := range ops {
 		ops[i] = &zk.CreateRequest{Path: prefix, Data: c.data, Acl: e.cfg.ACL, Flags: zk.FlagEphemeralSequential}
@@ -220,8 +243,7 @@ func (e *Engine) recover(ctx context.Context, wait bool, p *place, guid string) 
 			for _, name := range names {
 				p.names = append(p.names, strings.TrimPrefix(name, p.dir+"/"))
 			}
-			p.children, err = e.childrenOf(ctx, p.dir)
-			if err == nil {
+			if err = e.lookAgain(ctx, p); err == nil {
 				return true, nil
 			}
 		}

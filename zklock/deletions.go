@@ -63,7 +63,13 @@ func (d *deletions) delete(ctx context.Context, node string) (was bool, err erro
 }
 
 func (d *deletions) single(ctx context.Context, node string) (was bool, err error) {
-	_, err = do(ctx, &d.engine.session, func(c *zk.Conn) (struct{}, error) { return struct{}{}, c.Delete(node, -1) })
+	if w := d.engine.session.ownNow(); w != nil {
+		deletion := deletionCall(node)
+		w.ask(deletion)
+		err = deletion.wait(ctx).err
+	} else { // the library waits for a connection
+		_, err = do(ctx, &d.engine.session, func(c *zk.Conn) (struct{}, error) { return struct{}{}, c.Delete(node, -1) })
+	}
 	if err == zk.ErrNoNode {
 		return false, nil
 	}

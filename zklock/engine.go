@@ -43,6 +43,7 @@ func newEngine(cfg Config) *Engine {
 	e.session.reach = cfg.reach
 	e.session.expired = e.expired
 	e.session.watched = e.watches.count
+	e.session.watching = e.watches.has
 	e.watches.session = &e.session
 	e.deletions.engine = e
 	return e

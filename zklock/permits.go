@@ -113,7 +113,7 @@ func (e *Engine) leaseBlocker(ctx context.Context, s *share, p *place, req *driv
 		}
 	}
 	if at+1 > req.Limit {
-		return &blocker{watched{path: p.dir, children: true}, oldest, driver.Permits}, nil
+		return &blocker{watch: watched{path: p.dir, children: true}, holder: oldest, mode: driver.Permits}, nil
 	}
 	return e.olderOf(ctx, s.dir, queueOf, p.zxid)
 }

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/go-zookeeper/zk"
@@ -18,12 +19,15 @@ import (
 // back, so a request that found the same one before it was sent and after it was answered
 // was carried out in that session.
 type session struct {
-	conn    *zk.Conn
-	limit   time.Duration // of a connection that owes an answer
-	reach   func(server string) (net.Conn, error)
-	expired func(session int64)  // is called when a session is known to be over
-	calls   sync.WaitGroup       // of the library, under way
-	watched func() (watches int) // how many watches the library may have to set anew
+	conn     *zk.Conn
+	limit    time.Duration // of a connection that owes an answer
+	reach    func(server string) (net.Conn, error)
+	expired  func(session int64)    // is called when a session is known to be over
+	calls    sync.WaitGroup         // of the library, under way
+	watched  func() (watches int)   // how many watches the library may have to set anew
+	watching func(path string) bool // whether it may have one on that node
+
+	seen atomic.Int64 // the last transaction in the answers to our own requests
 
 	mu        sync.Mutex
 	id        int64 // 0 while there is none
@@ -34,7 +38,6 @@ type session struct {
 	cause     error // why the last connection could not be made
 	closed    bool
 	changed   chan struct{} // closed and replaced when something above changes
-	creations map[string]*creation
 }
 
 // watchesGrace bounds how long requests wait for the library to set its watches anew after it
@@ -44,7 +47,6 @@ const watchesGrace = 50 * time.Millisecond
 // connect begins to connect.
 func (s *session) connect(servers []string, timeout time.Duration) error {
 	s.changed = make(chan struct{})
-	s.creations = make(map[string]*creation)
 	conn, _, err := zk.Connect(servers, timeout,
 		zk.WithDialer(s.dial),
 		zk.WithHostProvider(&hosts{session: s}),
@@ -106,6 +108,7 @@ func (s *session) greeted(w *wire, id int64, timeout time.Duration) {
 	s.mu.Unlock()
 	s.update(func() { s.id, s.timeout, s.connected = id, timeout, false })
 	if before != 0 && before != id {
+		s.seen.Store(0) // the servers may have begun anew
 		s.expired(before)
 	}
 }
@@ -192,35 +195,38 @@ func (s *session) is(id int64) bool {
 	return s.id == id && id != 0
 }
 
-// expect lets the creation of that path, which nobody else creates, be followed.
-func (s *session) expect(path string) *creation {
-	c := &creation{written: make(chan struct{})}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.creations[path] = c
-	return c
-}
-
-// creationOf returns the creation of that path, once.
-func (s *session) creationOf(path string) *creation {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	c := s.creations[path]
-	delete(s.creations, path)
-	return c
-}
-
-// unfollowed is for a creation of that path which nothing will follow: it is not held back, or
-// not any more. Whether it is held back is decided under the lock that flush takes, so it
-// either has not been by now, and will not be, or is sent here.
-func (s *session) unfollowed(path string) {
-	s.creationOf(path)
-	s.mu.Lock()
-	w := s.wire
-	s.mu.Unlock()
-	if w != nil {
-		w.flush()
+// own returns the connection, once requests of our own may go on it: not before the library has
+// sent what it sends first on a new one, the greeting, who the user is, and its watches. None
+// of its other requests goes out before those, so it is given one where it has not had any.
+func (s *session) own(ctx context.Context) (*wire, error) {
+	if w := s.ownNow(); w != nil {
+		return w, nil
 	}
+	_, err := do(ctx, s, func(c *zk.Conn) (bool, error) {
+		exists, _, err := c.Exists("/")
+		return exists, err
+	})
+	if ctx.Err() != nil {
+		return nil, ctx.Err()
+	}
+	if w := s.ownNow(); w != nil {
+		return w, nil
+	}
+	if err == nil || passing(err) {
+		err = zk.ErrNoServer // any more
+	}
+	return nil, err
+}
+
+// ownNow is own where that need not wait, and nil otherwise.
+func (s *session) ownNow() *wire {
+	s.mu.Lock()
+	w, connected := s.wire, s.connected
+	s.mu.Unlock()
+	if !connected || !w.open() {
+		return nil
+	}
+	return w
 }
 
 // close ends the session, and the library's calls with it. The servers are told, where there is

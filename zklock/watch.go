@@ -36,6 +36,18 @@ func (w *watches) count() int {
 	return len(w.active)
 }
 
+// has reports whether there may be a watch on that node, or on its children.
+func (w *watches) has(path string) bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for target := range w.active {
+		if target.path == path {
+			return true
+		}
+	}
+	return false
+}
+
 // on returns a watch on a node, or the children of one. It has changed soon when there is no
 // such node, unless target.absent.
 func (w *watches) on(target watched) *watch {

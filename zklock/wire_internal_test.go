@@ -37,67 +37,6 @@ func frame(xid, op uint32, path string) []byte {
 	return append(binary.BigEndian.AppendUint32(p, uint32(len(path))), path...)
 }
 
-// TestCreationGoesWithWhatFollows: in one write, in their order; alone where nothing follows or
-// others are under way.
-func TestCreationGoesWithWhatFollows(t *testing.T) {
-	const opChildren = 12
-	s := &session{limit: time.Minute, creations: make(map[string]*creation)}
-	conn := recorded{writes: make(chan string, 10)}
-	w := newWire(conn, s, "server")
-	w.greeted = true
-	write := func(p []byte) {
-		t.Helper()
-		if n, err := w.Write(p); n != len(p) || err != nil {
-			t.Fatalf("Write: %d, %v", n, err)
-		}
-	}
-	sends := func(want []byte) {
-		t.Helper()
-		if sent := conn.next(t); sent != string(want) {
-			t.Fatalf("%q is sent, want %q", sent, want)
-		}
-	}
-	answer := func(xids ...uint32) {
-		for _, xid := range xids {
-			w.arrived(binary.BigEndian.AppendUint32(make([]byte, 0, 16), xid)[:16])
-		}
-	}
-	write([]byte("greeting"))
-	sends([]byte("greeting"))
-	for xid := uint32(1); xid < 10; xid += 2 {
-		a := s.expect("/a")
-		first, second := frame(xid, opCreate, "/a"), frame(xid+1, opChildren, "/")
-		write(first)
-		<-a.written
-		write(second)
-		sends(append(first, second...))
-		answer(xid, xid+1)
-	}
-
-	s.wire = w
-	s.expect("/a")
-	write(frame(100, opCreate, "/a"))
-	if len(conn.writes) != 0 {
-		t.Error("a creation is not held back")
-	}
-	s.unfollowed("/a")
-	sends(frame(100, opCreate, "/a"))
-	answer(100)
-	s.expect("/a")
-	s.unfollowed("/a")
-	write(frame(101, opCreate, "/a"))
-	if len(conn.writes) != 1 {
-		t.Error("a creation is held back that its caller has given up")
-	}
-	sends(frame(101, opCreate, "/a"))
-	s.expect("/b")
-	write(frame(102, opCreate, "/b"))
-	if len(conn.writes) != 1 {
-		t.Error("a creation is held back though an answer is outstanding")
-	}
-	sends(frame(102, opCreate, "/b"))
-}
-
 // broken is a connection that takes nothing.
 type broken struct {
 	net.Conn
@@ -111,7 +50,7 @@ func (b broken) Close() error                { close(b.closed); return nil }
 // TestFailedWriteEndsTheConnection: the library is told where it reads, and only there.
 func TestFailedWriteEndsTheConnection(t *testing.T) {
 	conn := broken{closed: make(chan struct{})}
-	w := newWire(conn, &session{limit: time.Minute, creations: make(map[string]*creation)}, "server")
+	w := newWire(conn, &session{limit: time.Minute}, "server")
 	if n, err := w.Write([]byte("greeting")); n != len("greeting") || err != nil {
 		t.Errorf("Write: %d, %v", n, err)
 	}
@@ -128,7 +67,7 @@ func TestOwedAnswerEndsTheConnection(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		const limit = 10 * time.Second
 		conn := taking{closed: make(chan struct{})}
-		w := newWire(conn, &session{limit: limit, creations: make(map[string]*creation)}, "server")
+		w := newWire(conn, &session{limit: limit}, "server")
 		w.greeted = true
 		passes := func(d time.Duration, want bool) {
 			t.Helper()
