@@ -2,6 +2,7 @@ package zklock
 
 import (
 	"context"
+	"maps"
 	"time"
 
 	"github.com/holdfast-go/holdfast/driver"
@@ -10,6 +11,20 @@ import (
 
 // Watches counts the watches that the library keeps for the engine.
 func (e *Engine) Watches() int { return e.watches.count() }
+
+// Vigils counts the vigils on the connection, one for each request that waits.
+func (e *Engine) Vigils() int {
+	e.session.mu.Lock()
+	w := e.session.wire
+	e.session.mu.Unlock()
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	all := make(map[*vigil]struct{})
+	for _, those := range w.vigils {
+		maps.Copy(all, those)
+	}
+	return len(all)
+}
 
 // ProveIn proves a node in the session that follows the engine's own by so much.
 func (e *Engine) ProveIn(ctx context.Context, later int64, node string) error {
