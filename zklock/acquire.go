@@ -192,8 +192,9 @@ func (e *Engine) nodeOf(ctx context.Context, path string) ([]byte, *zk.Stat, err
 	return n.data, n.stat, err
 }
 
-// wait returns nil once look finds nothing any more that blocks the request at p, whose node
-// it then has seen in place. It looks anew whenever something may have changed.
+// wait returns nil once look finds nothing any more that blocks the request at p, whose node is
+// then in place, as it was seen and by all that was heard since. It looks anew whenever something
+// may have changed of which a vigil does not tell.
 func (e *Engine) wait(ctx context.Context, s *share, p *place, look func() (*blocker, error)) error {
 	var holder, b *blocker // b is what was found last
 	var seen *watch        // that was set before what was found

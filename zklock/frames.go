@@ -205,7 +205,7 @@ func (w *wire) lost() {
 	}
 	clear(w.calls)
 	for _, those := range w.vigils {
-		for v := range those {
+		for v := range those { // once for each of its nodes
 			v.spoil()
 		}
 	}

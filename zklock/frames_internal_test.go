@@ -171,6 +171,22 @@ func TestOwnRequestsLost(t *testing.T) {
 	}
 }
 
+// TestOwnRequestsClosed: who asked is told also where the library reads no more.
+func TestOwnRequestsClosed(t *testing.T) {
+	w := newWire(taking{closed: make(chan struct{})}, &session{limit: time.Minute}, "server")
+	c := deletionCall("/a")
+	w.ask(c)
+	w.Close()
+	select {
+	case a := <-c.answer:
+		if !errors.Is(a.err, zk.ErrConnectionClosed) {
+			t.Errorf("it is answered with %v", a.err)
+		}
+	default:
+		t.Error("it is not answered")
+	}
+}
+
 // TestOwnRequestsWait: until the library has said who the user is and set its watches.
 func TestOwnRequestsWait(t *testing.T) {
 	s := speak(t)

@@ -40,8 +40,8 @@ func (w *watches) count() int {
 func (w *watches) has(path string) bool {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	for target := range w.active {
-		if target.path == path {
+	for _, target := range []watched{{path: path}, {path: path, children: true}, {path: path, absent: true}} {
+		if w.active[target] != nil {
 			return true
 		}
 	}
