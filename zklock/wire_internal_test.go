@@ -64,44 +64,47 @@ func TestFailedWriteEndsTheConnection(t *testing.T) {
 // TestOwedAnswerEndsTheConnection: when the limit has passed since it was asked for, or since the
 // answer before it came, and no sooner. One that owes nothing goes on.
 func TestOwedAnswerEndsTheConnection(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		const limit = 10 * time.Second
-		conn := taking{closed: make(chan struct{})}
-		w := newWire(conn, &session{limit: limit}, "server")
-		w.greeted = true
-		passes := func(d time.Duration, want bool) {
-			t.Helper()
-			time.Sleep(d)
-			synctest.Wait()
-			select {
-			case <-conn.closed:
-				if !want {
-					t.Fatal("the connection has ended")
-				}
-			default:
-				if want {
-					t.Fatal("the connection has not ended")
-				}
+	synctest.Test(t, func(t *testing.T) { testOwedAnswer(t, func(w *wire) { _, _ = w.Write(frame(100, 0, "/a")) }) })
+	synctest.Test(t, func(t *testing.T) { testOwedAnswer(t, func(w *wire) { w.ask(deletionCall("/a")) }) })
+}
+
+func testOwedAnswer(t *testing.T, last func(*wire)) {
+	const limit = 10 * time.Second
+	conn := taking{closed: make(chan struct{})}
+	w := newWire(conn, &session{limit: limit}, "server")
+	w.greeted = true
+	passes := func(d time.Duration, want bool) {
+		t.Helper()
+		time.Sleep(d)
+		synctest.Wait()
+		select {
+		case <-conn.closed:
+			if !want {
+				t.Fatal("the connection has ended")
+			}
+		default:
+			if want {
+				t.Fatal("the connection has not ended")
 			}
 		}
-		ask := func(xid uint32) { _, _ = w.Write(frame(xid, 0, "/a")) }
-		answer := func(xid uint32) { w.arrived(binary.BigEndian.AppendUint32(make([]byte, 0, 16), xid)[:16]) }
-		ask(0) // the greeting
-		passes(3*limit, false)
-		for xid := uint32(1); xid < 50; xid += 2 {
-			ask(xid)
-			passes(limit/3, false)
-			ask(xid + 1)
-			passes(limit/3, false)
-			answer(xid)
-			passes(limit-1, false)
-			answer(xid + 1)
-			passes(time.Duration(xid)*limit/10, false)
-		}
-		ask(100)
+	}
+	ask := func(xid uint32) { _, _ = w.Write(frame(xid, 0, "/a")) }
+	answer := func(xid uint32) { w.arrived(binary.BigEndian.AppendUint32(make([]byte, 0, 16), xid)[:16]) }
+	ask(0) // the greeting
+	passes(3*limit, false)
+	for xid := uint32(1); xid < 50; xid += 2 {
+		ask(xid)
+		passes(limit/3, false)
+		ask(xid + 1)
+		passes(limit/3, false)
+		answer(xid)
 		passes(limit-1, false)
-		passes(1, true)
-	})
+		answer(xid + 1)
+		passes(time.Duration(xid)*limit/10, false)
+	}
+	last(w)
+	passes(limit-1, false)
+	passes(1, true)
 }
 
 // taking is a connection that takes everything and answers nothing.
