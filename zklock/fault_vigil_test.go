@@ -5,6 +5,7 @@ import (
 	"errors"
 	"testing"
 
+	"github.com/go-zookeeper/zk"
 	"github.com/holdfast-go/holdfast/driver"
 	"github.com/holdfast-go/holdfast/internal/testserver"
 	"github.com/holdfast-go/holdfast/zklock"
@@ -60,6 +61,7 @@ func testVigilCut(t *testing.T, s *testserver.ZooKeeperServer) {
 		l.eventually("the "+name+" is lost", func() bool { return proxy.Stats().Faults == faults+1 })
 		l.stillWaits(e, w)
 		proxy.Cut()
+		l.keeps(e, 1) // on the new connection
 		l.stillWaits(e, w)
 		l.release(other, holder)
 		if err := l.ended(w); err != nil {
@@ -73,7 +75,7 @@ func testVigilCut(t *testing.T, s *testserver.ZooKeeperServer) {
 	l.keeps(e, 0)
 }
 
-// testLookReplyCut: a node whose look was not answered is not left behind.
+// testLookReplyCut: who looks again and is not answered does so once more.
 func testLookReplyCut(t *testing.T, s *testserver.ZooKeeperServer) {
 	l := newLab(t, s.Addr(), patient)
 	e, proxy := l.behind()
@@ -93,6 +95,27 @@ func testLookReplyCut(t *testing.T, s *testserver.ZooKeeperServer) {
 	l.release(e, req.Claim(w.grant))
 	if n := l.count("n"); n != 0 {
 		t.Fatalf("%d nodes are left", n)
+	}
+}
+
+// testMayNotLook: who may create a node and not see who else is there leaves none.
+func testMayNotLook(t *testing.T, s *testserver.ZooKeeperServer) {
+	l := newLab(t, s.Addr(), patient)
+	if err := l.admin.AddAuth("digest", []byte("admin:s3cret")); err != nil {
+		t.Fatal(err)
+	}
+	blind := append(zk.DigestACL(zk.PermAll, "admin", "s3cret"), zk.WorldACL(zk.PermCreate|zk.PermDelete)...)
+	for _, path := range []string{l.cfg.Root, l.path("n")} {
+		if _, err := l.admin.Create(path, nil, zk.FlagPersistent, blind); err != nil {
+			t.Fatal(err)
+		}
+	}
+	_, err := l.open().Acquire(l.context(), request("n", driver.Exclusive, long))
+	if l.wantKind(err, driver.Unavailable); !errors.Is(err, zk.ErrNoAuth) {
+		t.Errorf("error is %v, want %v", err, zk.ErrNoAuth)
+	}
+	if n := l.count("n"); n != 0 {
+		t.Errorf("%d nodes are left", n)
 	}
 }
 

@@ -47,6 +47,7 @@ var onOneServer = map[string]func(*testing.T, *testserver.ZooKeeperServer){
 	"WithdrawnWaits":         testWithdrawnWaits,
 	"VigilCut":               testVigilCut,
 	"LookReplyCut":           testLookReplyCut,
+	"MayNotLook":             testMayNotLook,
 	"NotTheTurn":             testNotTheTurn,
 	"WaitingNodeReplaced":    testWaitingNodeReplaced,
 	"CancelledAtTheGrant":    testCancelledAtTheGrant,
