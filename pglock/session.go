@@ -292,7 +292,7 @@ func (s *session) textOf(t step) string {
 
 // step carries out t by its own statement.
 func (s *session) step(w *wire, text string, t step) (answer, error) {
-	a, err := w.queryNumber(w.life, text, t.key.n)
+	a, err := w.ask(w.life, text, t.key.n)
 	if err == nil && a.ok && a.n == moved {
 		err = errMoved
 	}

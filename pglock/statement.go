@@ -41,6 +41,7 @@ const moved = -1
 type texts struct {
 	combined, lock, unlock        string
 	waitLock, waitShared, permits string
+	waitKey                       string
 	publish                       string
 }
 
@@ -76,7 +77,7 @@ func newTexts(schema string) *texts {
 		"SLOT", place(slotPlace)+" + i",
 	)
 	return &texts{
-		combined: r.Replace(combinedText), lock: r.Replace(lockText), unlock: unlockText, waitLock: r.Replace(waitLockText),
+		combined: r.Replace(combinedText), lock: r.Replace(lockText), unlock: unlockText, waitLock: r.Replace(waitLockText), waitKey: r.Replace(waitKeyText),
 		waitShared: r.Replace(waitSharedText), permits: r.Replace(permitsText),
 		publish: strings.ReplaceAll(publishText, "SCHEMA", schema),
 	}
@@ -119,6 +120,9 @@ WHEN pg_try_advisory_lock($1) THEN FENCE END`
 // negative where somebody was in the way.
 const waitLockText = `SELECT CASE WHEN TRY_LOCK(k) THEN FENCE WHEN AWAIT_LOCK(k) IS NULL THEN NULL ELSE -FENCE END
 FROM (SELECT $1::bigint, $2::bigint, $3::bool) AS o(k, w, p)`
+
+// waitKeyText says the same as waitLockText of a key that is no pair, the commonest.
+const waitKeyText = `SELECT CASE WHEN pg_try_advisory_lock($1) THEN FENCE WHEN pg_advisory_lock($1) IS NULL THEN NULL ELSE -FENCE END`
 
 // waitSharedText waits for a name as a reader. It comes back empty-handed where those in the
 // way hold permits: they cannot be waited for.

@@ -225,7 +225,11 @@ func (a *ask) waitApart(ctx context.Context, s *session) (driver.Grant, error) {
 	r := newRequest()
 	r.undo, r.lease, r.takes = undo, a.req.TTL, true
 	r.alone = func(ctx context.Context, w *wire) (err error) {
-		got, err = w.queryNumber(ctx, statement, k.lock.n, k.window, k.lock.pair)
+		if a.req.Mode == driver.Exclusive && !k.lock.pair {
+			got, err = w.ask(ctx, e.texts.waitKey, k.lock.n)
+		} else {
+			got, err = w.queryNumber(ctx, statement, k.lock.n, k.window, k.lock.pair)
+		}
 		return err
 	}
 	e.performWait(ctx, s, r)

@@ -20,6 +20,7 @@ import (
 type wire struct {
 	conn     sqldriver.Conn
 	net      net.Conn        // below it, nil where that cannot be had
+	express  *express        // over that, nil: there is none
 	life     context.Context // of statements: ends with the session, or never where endWith sees to that
 	prompt   bool            // a statement returns as soon as the session ends
 	prepared map[string]sqldriver.StmtQueryContext
@@ -34,13 +35,15 @@ func newWire(conn any) (*wire, error) {
 	if !ok || !prepares {
 		return nil, fmt.Errorf("the database driver's connection is a %T, which cannot prepare under a context: use pgx or lib/pq", conn)
 	}
-	return &wire{conn: c, net: networkOf(conn), prepared: make(map[string]sqldriver.StmtQueryContext)}, nil
+	w := &wire{conn: c, prepared: make(map[string]sqldriver.StmtQueryContext)}
+	w.net, w.express = below(conn)
+	return w, nil
 }
 
-// networkOf returns the network connection below one of pgx, which gives up reading when the deadline
-// of that is over: stdlib.Conn.Conn, pgx.Conn.PgConn and pgconn.PgConn.Conn, whose types are not known
-// here. lib/pq does not hand its own out.
-func networkOf(conn any) net.Conn {
+// below returns the network connection below one of pgx, which gives up reading when the deadline
+// of that is over, and what carries statements over it past the driver: stdlib.Conn.Conn, pgx.Conn.PgConn
+// and pgconn.PgConn.Conn, whose types are not known here. lib/pq does not hand its own out.
+func below(conn any) (net.Conn, *express) {
 	v := reflect.ValueOf(conn)
 	call := func(method reflect.Value) bool {
 		ok := method.IsValid() && method.Type().NumIn() == 0 && method.Type().NumOut() == 1
@@ -51,11 +54,18 @@ func networkOf(conn any) net.Conn {
 		return ok
 	}
 	if t := v.Type(); t.Kind() != reflect.Pointer || !strings.HasPrefix(t.Elem().PkgPath(), "github.com/jackc/pgx/") ||
-		!call(v.MethodByName("Conn")) || !call(v.MethodByName("PgConn")) || !call(v.MethodByName("Conn")) {
-		return nil
+		!call(v.MethodByName("Conn")) || !call(v.MethodByName("PgConn")) {
+		return nil, nil
 	}
-	n, _ := v.Interface().(net.Conn)
-	return n
+	owner, shares := v.Interface().(synced)
+	if !call(v.MethodByName("Conn")) {
+		return nil, nil
+	}
+	n, ok := v.Interface().(net.Conn)
+	if !ok || !shares {
+		return n, nil
+	}
+	return n, newExpress(n, owner)
 }
 
 // goodbye is how long the driver may take to end the connection of a session that is over.
@@ -88,7 +98,15 @@ func (w *wire) query(ctx context.Context, text string, args ...any) ([][]sqldriv
 	return all, err
 }
 
-// queryNumber carries out a statement that answers with one number, or with nothing.
+// ask carries out a statement of one key that answers with one number, or with nothing.
+func (w *wire) ask(ctx context.Context, text string, key int64) (answer, error) {
+	if w.express != nil {
+		return w.express.ask(ctx, text, key)
+	}
+	return w.queryNumber(ctx, text, key)
+}
+
+// queryNumber is ask with any arguments.
 func (w *wire) queryNumber(ctx context.Context, text string, args ...any) (a answer, err error) {
 	rows := 0
 	err = w.each(ctx, text, args, func(row []sqldriver.Value) {
