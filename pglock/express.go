@@ -70,11 +70,7 @@ func (x *express) ask(ctx context.Context, text string, key int64) (answer, erro
 	if _, err := x.conn.Write(first); err != nil {
 		return answer{}, err
 	}
-	a, err := x.answer()
-	if err == nil && !known {
-		x.texts[text] = out
-	}
-	return a, err
+	return x.answer(func() { x.texts[text] = out })
 }
 
 // message appends a message of that kind, whose body write appends.
@@ -118,8 +114,9 @@ func carryOut(name string) []byte {
 // keyAt is where the key stands in so many bytes of carryOut.
 func keyAt(length int) int { return length - len(tail) - 8 }
 
-// answer reads what the server answers to one statement, to its end.
-func (x *express) answer() (a answer, err error) {
+// answer reads what the server answers to one statement, to its end. It calls parsed when the server
+// has the statement from now on, though it may fail to carry it out.
+func (x *express) answer(parsed func()) (a answer, err error) {
 	rows := 0
 	var refused error
 	for {
@@ -131,7 +128,9 @@ func (x *express) answer() (a answer, err error) {
 			return answer{}, err
 		}
 		switch kind {
-		case '1', '2', 'C', 'N', 'S', 'A': // parsed, bound, complete; what the server may say at any time
+		case '1':
+			parsed()
+		case '2', 'C', 'N', 'S', 'A': // bound, complete; what the server may say at any time
 		case 'D':
 			rows++
 			if a, err = numberOf(body); err != nil {

@@ -53,8 +53,11 @@ func below(conn any) (net.Conn, *express) {
 		}
 		return ok
 	}
-	if t := v.Type(); t.Kind() != reflect.Pointer || !strings.HasPrefix(t.Elem().PkgPath(), "github.com/jackc/pgx/") ||
-		!call(v.MethodByName("Conn")) || !call(v.MethodByName("PgConn")) {
+	if t := v.Type(); t.Kind() != reflect.Pointer || !strings.HasPrefix(t.Elem().PkgPath(), "github.com/jackc/pgx/") || !call(v.MethodByName("Conn")) {
+		return nil, nil
+	}
+	traced := isTraced(v)
+	if !call(v.MethodByName("PgConn")) {
 		return nil, nil
 	}
 	owner, shares := v.Interface().(synced)
@@ -62,10 +65,25 @@ func below(conn any) (net.Conn, *express) {
 		return nil, nil
 	}
 	n, ok := v.Interface().(net.Conn)
-	if !ok || !shares {
+	if !ok || !shares || traced {
 		return n, nil
 	}
 	return n, newExpress(n, owner)
+}
+
+// isTraced reports whether the user has pgx tell of every statement, which is to go on: ConnConfig.Tracer
+// of a pgx.Conn. Where that is not known, it is taken for so.
+func isTraced(conn reflect.Value) bool {
+	config := conn.MethodByName("Config")
+	if !config.IsValid() || config.Type().NumIn() != 0 || config.Type().NumOut() != 1 {
+		return true
+	}
+	v := reflect.Indirect(config.Call(nil)[0])
+	if v.Kind() != reflect.Struct {
+		return true
+	}
+	tracer := v.FieldByName("Tracer")
+	return !tracer.IsValid() || tracer.Kind() != reflect.Interface || !tracer.IsNil()
 }
 
 // goodbye is how long the driver may take to end the connection of a session that is over.
