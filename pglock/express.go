@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"context"
 	"encoding/binary"
-	"fmt"
 	"net"
 	"strconv"
 )
@@ -49,6 +48,9 @@ func (e *serverError) Error() string {
 	return e.severity + ": " + e.message + " (SQLSTATE " + e.state + ")"
 }
 func (e *serverError) SQLState() string { return e.state }
+
+// ends reports whether the server has ended the session with it.
+func (e *serverError) ends() bool { return e.severity == "FATAL" || e.severity == "PANIC" }
 
 // ask carries out a statement whose only argument is key, and which answers with one number, or
 // with nothing.
@@ -118,11 +120,12 @@ func keyAt(length int) int { return length - len(tail) - 8 }
 // has the statement from now on, though it may fail to carry it out.
 func (x *express) answer(parsed func()) (a answer, err error) {
 	rows := 0
-	var refused error
+	var refused *serverError
 	for {
 		kind, body, err := x.next()
 		if err != nil {
-			if refused != nil { // the server has said why, and left
+			// What fails within an answer is the end of the session, whatever was refused in it.
+			if refused != nil && refused.ends() {
 				err = refused
 			}
 			return answer{}, err
@@ -137,16 +140,18 @@ func (x *express) answer(parsed func()) (a answer, err error) {
 				return answer{}, err
 			}
 		case 'E':
-			refused = refusal(body)
-		case 'Z':
-			if err := x.rest(); err != nil {
+			if refused, err = refusal(body); err != nil {
 				return answer{}, err
 			}
-			if refused != nil {
-				return answer{}, refused
-			}
-			if rows != 1 || !bytes.Equal(body, []byte{'I'}) {
+		case 'Z':
+			idle := string(body) == "I"
+			switch err := x.rest(); {
+			case err != nil:
+				return answer{}, err
+			case !idle || refused == nil && rows != 1:
 				return answer{}, errGarbled
+			case refused != nil:
+				return answer{}, refused
 			}
 			return a, nil
 		default:
@@ -163,7 +168,10 @@ func (x *express) rest() error {
 		case err != nil:
 			return err
 		case kind == 'E': // the server says good-bye
-			return refusal(body)
+			if refused, err := refusal(body); err == nil {
+				return refused
+			}
+			return errGarbled
 		case kind != 'N' && kind != 'S' && kind != 'A':
 			return errGarbled
 		}
@@ -226,7 +234,7 @@ func numberOf(row []byte) (answer, error) {
 }
 
 // refusal reads the server's error.
-func refusal(body []byte) error {
+func refusal(body []byte) (*serverError, error) {
 	e := new(serverError)
 	for _, field := range bytes.Split(body, []byte{0}) {
 		if len(field) == 0 {
@@ -242,7 +250,7 @@ func refusal(body []byte) error {
 		}
 	}
 	if e.state == "" {
-		return fmt.Errorf("%w: an error without a code", errGarbled)
+		return nil, errGarbled
 	}
-	return e
+	return e, nil
 }
