@@ -117,7 +117,7 @@ func (e *Engine) greet(ctx context.Context) error {
 }
 
 func (e *Engine) newSession() *session {
-	s := &session{e: e, shares: make(map[*share]struct{}), wake: make(chan struct{}, 1)}
+	s := &session{e: e, shares: make(map[*share]struct{}), wake: make(chan struct{}, 1), limit: limit{life: e.life}}
 	s.leavers = leaver.New(e.closing, lingerFor, s.leave)
 	return s
 }

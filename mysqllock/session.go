@@ -42,6 +42,7 @@ type session struct {
 	id atomic.Uint64 // of the connection, as the server counts them; 0 while there is none
 
 	leavers *leaver.Watch // of callers who have the turn
+	limit   limit         // of prepared statements
 
 	// Used in turns only.
 	conn   *sql.Conn // nil while there is none
@@ -209,6 +210,26 @@ func (s *session) begin(wait time.Duration) (context.Context, context.CancelFunc
 	}
 }
 
+// beginPrepared is begin for a prepared statement, whose result overPrepared has to be told.
+func (s *session) beginPrepared(wait time.Duration) context.Context {
+	ctx, abort := s.limit.begin(s.e.cfg.Timeout + wait)
+	s.mu.Lock()
+	s.abort = abort
+	left := s.left
+	s.mu.Unlock()
+	if left {
+		abort()
+	}
+	return ctx
+}
+
+func (s *session) overPrepared(err error) error {
+	s.mu.Lock()
+	s.abort = nil
+	s.mu.Unlock()
+	return s.limit.over(err)
+}
+
 // query runs a statement that answers with one row.
 func (s *session) query(text string, into ...any) error { return s.queryFor(0, text, into...) }
 
@@ -224,8 +245,8 @@ func (s *session) queryFor(wait time.Duration, text string, into ...any) error {
 // it again, and skips what database/sql does for rows. It reports false where the driver cannot do
 // that.
 func (s *session) askPrepared(wait time.Duration, stmt *sqldriver.StmtQueryContext, text string, args []sqldriver.NamedValue, row []sqldriver.Value) (able bool, err error) {
-	ctx, cancel := s.begin(wait)
-	defer cancel()
+	ctx := s.beginPrepared(wait)
+	defer func() { err = s.overPrepared(err) }()
 	err = s.conn.Raw(func(conn any) error {
 		if *stmt == nil {
 			prepares, ok := conn.(sqldriver.ConnPrepareContext)
@@ -426,6 +447,7 @@ func (s *session) end() {
 	s.unregister()
 	_ = s.conn.Raw(func(any) error { return sqldriver.ErrBadConn }) // so that the pool closes it
 	_ = s.conn.Close()
+	s.limit.rest()
 	s.conn, s.tryOne, s.waitOne, s.releaseOne = nil, nil, nil, nil
 	s.id.Store(0)
 }

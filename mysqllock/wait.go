@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"sync"
 	"time"
 
 	"github.com/holdfast-go/holdfast/driver"
@@ -95,14 +96,14 @@ func (e *Engine) waitAtServer(ctx context.Context, n *name, req *driver.Request,
 // engine is closed.
 func (a *attempt) wait(ctx context.Context) {
 	e := a.e
-	ctx, stop := context.WithCancel(ctx)
-	defer stop()
-	defer context.AfterFunc(e.active, stop)()
-	over := make(chan struct{})
-	ignored := context.AfterFunc(ctx, func() { e.interrupt(a); close(over) })
+	var once sync.Once
+	interrupt := func() { once.Do(func() { e.interrupt(a) }) }
+	forgetCall, forgetEngine := context.AfterFunc(ctx, interrupt), context.AfterFunc(e.active, interrupt)
 	defer func() {
-		if !ignored() {
-			<-over // what ends the wait must not hit the next statement
+		// What ends the wait must not hit the next statement: where it has begun, its end is waited for,
+		// and where it is about to begin, nothing is left for it to do.
+		if call, engine := forgetCall(), forgetEngine(); !call || !engine {
+			interrupt()
 		}
 	}()
 	j := &job{run: a.waitTurn, waits: true, then: func(err error) { a.settle(err, false) }}
@@ -113,6 +114,7 @@ func (a *attempt) wait(ctx context.Context) {
 	select {
 	case <-a.done:
 	case <-ctx.Done():
+	case <-e.active.Done():
 	}
 }
 
