@@ -20,8 +20,9 @@ func TestLimit(t *testing.T) {
 				t.Errorf("%s is ended: %v", what, ctx.Err())
 			}
 		}
+		var ctx context.Context
 		for range 3 {
-			ctx, _ := l.begin(10 * time.Second)
+			ctx, _ = l.begin(10 * time.Second)
 			time.Sleep(9 * time.Second)
 			alive("one that takes less than it may", ctx)
 			if err := l.over(nil); err != nil {
@@ -29,7 +30,8 @@ func TestLimit(t *testing.T) {
 			}
 		}
 		time.Sleep(time.Minute)
-		ctx, _ := l.begin(10 * time.Second)
+		alive("one that is over for long", ctx)
+		ctx, _ = l.begin(10 * time.Second)
 		time.Sleep(time.Second)
 		_ = l.over(nil)
 		alive("one that is over", ctx)
