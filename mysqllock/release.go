@@ -24,11 +24,13 @@ func (e *Engine) Release(ctx context.Context, c driver.Claim) error {
 			e.mu.Unlock()
 			sh.session.perform(ctx, j)
 			select {
+			case err := <-done: // asked first: some contexts set a timer when somebody waits for their end
+				return released(err)
+			default:
+			}
+			select {
 			case err := <-done:
-				if err != nil {
-					return driver.Fail(driver.Lost, err)
-				}
-				return nil
+				return released(err)
 			case <-ctx.Done():
 				return ended(ctx.Err())
 			}
@@ -45,4 +47,12 @@ func (e *Engine) Release(ctx context.Context, c driver.Claim) error {
 			return ended(ctx.Err())
 		}
 	}
+}
+
+// released is what Release returns when the session has given back the share, or failed to with err.
+func released(err error) error {
+	if err != nil {
+		return driver.Fail(driver.Lost, err)
+	}
+	return nil
 }
