@@ -76,11 +76,16 @@ func faultFirstPermit(l *lab) {
 	l.unlock(lease)
 }
 
-// Other processes are told of what was locked a moment ago, and of what was locked again.
+// Other processes are told of what was locked a moment ago, and of what was locked again. The row that tells
+// them is gone before its session takes the lock again: it would be taken for that of the new lock.
 func faultTold(l *lab) {
 	c, other := l.process(), l.process()
+	rows := "SELECT COUNT(*) FROM " + l.prefix + " WHERE k=?"
 	for range 3 {
 		lease := l.lock(c, "name")
+		if n := l.number(rows, l.key("name")); n > 0 {
+			l.Errorf("fence %d is locked beside a row of a lock that is over", lease.Fence())
+		}
 		if _, err := other.Mutex("name").TryLock(l.context()); err == nil {
 			l.Error("locked twice")
 		} else {
@@ -93,8 +98,12 @@ func faultTold(l *lab) {
 		if len(info.Holders) != 1 || info.Fence != lease.Fence() || info.Holders[0].Owner != "lab" {
 			l.Errorf("fence %d is inspected as %+v", lease.Fence(), info)
 		}
+		if l.number(rows, l.key("name")) != 1 {
+			l.Error("others were told, and not by a row")
+		}
 		l.unlock(lease)
 	}
+	l.eventually("the row of the last lock is gone", func() bool { return l.number(rows, l.key("name")) == 0 })
 	first := l.lock(c, "first")
 	list, err := other.List(l.context(), "", 10)
 	if err != nil {
