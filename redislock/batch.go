@@ -20,6 +20,7 @@ type batch struct {
 	known    string
 	now      int64
 	frames   []*frame
+	line     *line // of its sender
 }
 
 // frame is one call: in a Cluster one for each slot, otherwise one for all requests.
@@ -76,7 +77,7 @@ func (b *batch) exchange(c *combiner) {
 		return
 	}
 	f.encode(b, c, b.requests, &e.single)
-	reply, err := f.call.send(e.life, c.node, lockScript(), f.args)
+	reply, err := f.call.send(e.life, b.line, c.node, lockScript(), f.args)
 	c.deliver(b.requests, reply, err)
 }
 
@@ -96,7 +97,7 @@ func (b *batch) exchangeSingle(c *combiner, f *frame) bool {
 		return false
 	}
 	f.args = a
-	reply, err := f.call.send(c.engine.life, c.node, singleScript(), a)
+	reply, err := f.call.send(c.engine.life, b.line, c.node, singleScript(), a)
 	if err == nil && len(reply) == 0 {
 		return false
 	}
@@ -211,7 +212,7 @@ func (c *combiner) anew(requests []*request) {
 	c.mu.Unlock()
 	f := b.frame(0)
 	f.encode(&b, c, requests, c.layoutOf(requests[0]))
-	reply, err := f.call.send(e.life, c.node, lockScript(), f.args)
+	reply, err := f.call.send(e.life, nil, c.node, lockScript(), f.args)
 	c.deliver(requests, reply, err)
 }
 

@@ -251,7 +251,7 @@ func (b *batch) exchangeSlots(c *combiner) {
 	}
 	if n == 1 {
 		f := b.frame(0)
-		reply, err := f.call.send(e.life, c.node, lockScript(), f.args)
+		reply, err := f.call.send(e.life, nil, c.node, lockScript(), f.args)
 		c.deliver(f.requests, reply, err)
 		return
 	}
@@ -266,7 +266,7 @@ func (b *batch) exchangeSlots(c *combiner) {
 		f := b.frame(i)
 		reply, err := f.call.Val(), f.call.Err()
 		if isNoScript(err) {
-			reply, err = f.call.send(e.life, c.node, lockScript(), f.args)
+			reply, err = f.call.send(e.life, nil, c.node, lockScript(), f.args)
 		}
 		c.deliver(f.requests, reply, err)
 	}

@@ -1,6 +1,7 @@
 package redislock
 
 import (
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -51,6 +52,7 @@ type combiner struct {
 	idle    int // of them, asleep and not woken yet
 	late    int // of them, with a call that takes long
 	alone   *batch
+	lines   []*line // of the senders, and of alone
 	term    protocol.Term
 
 	// inUse says that alone is in a call, and watched that others wait for that one. A call that
@@ -108,9 +110,10 @@ func (c *combiner) start() bool {
 	return true
 }
 
-// newBatch returns a workplace for one sender.
+// newBatch returns a workplace for one sender. c.mu is locked.
 func (c *combiner) newBatch() *batch {
-	b := new(batch)
+	b := &batch{line: c.engine.newLine()}
+	c.lines = append(c.lines, b.line)
 	b.watch = time.AfterFunc(time.Hour, func() { c.isLate(b) })
 	return b
 }
@@ -174,8 +177,11 @@ func (c *combiner) sendAlone(all ...*request) bool {
 
 // send makes calls until the engine is closed, or nothing was to be sent for long.
 func (c *combiner) send() {
-	b, idle := c.newBatch(), time.NewTimer(idleAfter)
-	defer b.watch.Stop()
+	c.mu.Lock()
+	b := c.newBatch()
+	c.mu.Unlock()
+	idle := time.NewTimer(idleAfter)
+	defer c.end(b)
 	defer idle.Stop()
 	for {
 		for c.take(b) {
@@ -194,6 +200,24 @@ func (c *combiner) send() {
 		case <-c.engine.life.Done():
 			return
 		}
+	}
+}
+
+// end ends the work at b.
+func (c *combiner) end(b *batch) {
+	b.watch.Stop()
+	b.line.close()
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.lines = slices.DeleteFunc(c.lines, func(l *line) bool { return l == b.line })
+}
+
+// hangUp ends the lines. Nothing is made on them any more that somebody waits for.
+func (c *combiner) hangUp() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for _, l := range c.lines {
+		l.close()
 	}
 }
 

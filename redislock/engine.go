@@ -187,7 +187,7 @@ func (e *Engine) Close() error {
 	}
 	e.end()
 	e.waiters.stop()
-	e.each(func(c *combiner) { c.ear.close() })
+	e.each(func(c *combiner) { c.ear.close(); c.hangUp() })
 	var err error
 	if e.owned {
 		err = e.client.Close()

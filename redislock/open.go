@@ -219,10 +219,11 @@ func addresses(hosts string, sentinel bool, fail func(string, ...any)) []string 
 	return all
 }
 
+const noRetries = -1 // in the library's terms
+
 // client makes the client. Its scripts are not repeated by the library, and its calls end
 // with their context.
 func (o *options) client() redis.UniversalClient {
-	const noRetries = -1
 	switch o.kind {
 	case "sentinel":
 		return redis.NewFailoverClient(&redis.FailoverOptions{
@@ -239,9 +240,14 @@ func (o *options) client() redis.UniversalClient {
 			DialTimeout:   o.timeout, ReadTimeout: o.timeout, WriteTimeout: o.timeout,
 		})
 	}
-	return redis.NewClient(&redis.Options{
+	return redis.NewClient(o.server())
+}
+
+// server is for a client of a server on its own.
+func (o *options) server() *redis.Options {
+	return &redis.Options{
 		Addr: o.addrs[0], Username: o.user, Password: o.password, DB: o.db, TLSConfig: o.tls,
 		MaxRetries: noRetries, PoolSize: o.pool, ContextTimeoutEnabled: true,
 		DialTimeout: o.timeout, ReadTimeout: o.timeout, WriteTimeout: o.timeout, DialerRetries: 1,
-	})
+	}
 }

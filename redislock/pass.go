@@ -42,7 +42,7 @@ func (b *batch) exchangePass(c *combiner, f *frame) bool {
 	}
 	f.requests, f.keys = b.requests, 2
 	f.args = append(f.args[:0], nil, nil, &f.keys, &next.key, &s.fence, &back.id, &next.op, &next.id, &b.now, &next.ttl)
-	reply, err := f.call.send(c.engine.life, c.node, passScript(), f.args)
+	reply, err := f.call.send(c.engine.life, b.line, c.node, passScript(), f.args)
 	if err == nil && len(reply) == 0 {
 		return false
 	}

@@ -36,7 +36,7 @@ type status struct {
 func (q *Quorum) care(ctx context.Context, n *node, args ...any) (s status) {
 	call := newCall()
 	all := append([]any{nil, nil, 2, nodeKey, topKey, q.constants}, args...)
-	reply, err := call.send(ctx, n.only.node, healScript(), all)
+	reply, err := call.send(ctx, nil, n.only.node, healScript(), all)
 	if err != nil {
 		return status{err: n.classify(err)}
 	}

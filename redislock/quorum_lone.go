@@ -47,7 +47,7 @@ func (q *Quorum) askLone(n *node, b *batch, r *request, epoch string) (settled, 
 	f.args = append(f.args[:0], nil, nil, &f.keys, &nodeKey, &topKey, &r.key,
 		&l.record, &l.replID, &l.us, &l.value, &l.ttl, &l.keep)
 	asked := q.clock.Now()
-	reply, err := f.call.send(n.life, n.only.node, loneScript(), f.args)
+	reply, err := f.call.send(n.life, b.line, n.only.node, loneScript(), f.args)
 	if err == nil && len(reply) == 0 {
 		err = errGarbled
 	}

@@ -100,7 +100,7 @@ func (q *Quorum) call(n *node, b *batch, requests []*request, epoch string, s *s
 	}
 	f.args = a
 	asked := q.clock.Now()
-	reply, err := f.call.send(n.life, n.only.node, s, a)
+	reply, err := f.call.send(n.life, b.line, n.only.node, s, a)
 	if err != nil && len(requests) > 1 && isKeyBarred(err) {
 		// One of the keys is beyond the rights of the user: the others must not suffer.
 		for i := range requests {

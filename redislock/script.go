@@ -99,20 +99,26 @@ func newCall() *call {
 	return &call{StringSliceCmd: redis.NewStringSliceCmd(context.Background(), evalsha, lockScript().hash, 0)}
 }
 
-// send runs the script with what args[2:] says and returns its reply. args[:2] is filled in.
-func (c *call) send(ctx context.Context, node *redis.Client, s *script, args []any) ([]string, error) {
+// send runs the script with what args[2:] says and returns its reply, which is valid until the
+// next call. args[:2] is filled in.
+func (c *call) send(ctx context.Context, l *line, node *redis.Client, s *script, args []any) ([]string, error) {
 	args[0], args[1] = &evalsha, &s.hash
-	err := c.process(ctx, node, args)
+	reply, err := c.process(ctx, l, node, args)
 	if isNoScript(err) {
 		// Nothing was carried out. The server keeps the script from now on.
 		args[0], args[1] = &eval, &s.source
-		err = c.process(ctx, node, args)
+		reply, err = c.process(ctx, l, node, args)
 	}
-	return c.Val(), err
+	return reply, err
 }
 
-func (c *call) process(ctx context.Context, node *redis.Client, args []any) error {
-	return node.Process(ctx, c.with(args))
+// process makes the call on the line where that has a wire, and else by the library.
+func (c *call) process(ctx context.Context, l *line, node *redis.Client, args []any) ([]string, error) {
+	if w := l.ready(); w != nil {
+		return l.do(w, args)
+	}
+	err := node.Process(ctx, c.with(args))
+	return c.Val(), err
 }
 
 // with readies the call to be made, again or for the first time.

@@ -79,7 +79,7 @@ func (e *Engine) runAt(ctx context.Context, s *script, slot int, keys []string, 
 		c.mu.Unlock()
 		all = append(append(all, e.constants, known), args...)
 		all[7+len(keys)+3] = l.tag // ARGV[6], which the gate looks at
-		reply, err := newCall().send(ctx, c.node, s, all)
+		reply, err := newCall().send(ctx, nil, c.node, s, all)
 		if len(reply) == 2 && reply[0] == "!constants" {
 			err = &constantsError{ours: e.constants, theirs: reply[1]}
 		}
