@@ -45,3 +45,18 @@ func (q *Quorum) Look(ctx context.Context) { q.statuses(ctx) }
 
 // SetWall gives the engine another clock to propose fences by. It comes before its first call.
 func (q *Quorum) SetWall(wall func() time.Time) { q.wall = wall }
+
+// Wires returns how many of the engine's senders have a connection of their own.
+func Wires(e *Engine) int {
+	n := 0
+	e.each(func(c *combiner) {
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		for _, l := range c.lines {
+			if l != nil && l.wire.Load() != nil {
+				n++
+			}
+		}
+	})
+	return n
+}

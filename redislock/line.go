@@ -7,6 +7,7 @@ import (
 	"net"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"time"
 
 	"github.com/redis/go-redis/v9"
@@ -43,15 +44,12 @@ const (
 
 	// calm is how long it does without after a failure, however many its calls.
 	calm = time.Second
-
-	// fresh is for how long after its last call a connection is taken to live.
-	fresh = time.Millisecond
 )
 
-// newLine returns a line for a sender, nil where the connections are the caller's, or where
-// something in front of the server, or the user, has a say in which there are.
+// newLine returns a line for a sender, nil where the connections are the application's, where their
+// number is bounded, or where it is for the library to say which server they go to.
 func (e *Engine) newLine() *line {
-	if !e.owned || e.opened == nil || e.opened.kind != "" || e.opened.pool > 0 {
+	if !looks || !e.owned || e.opened == nil || e.opened.kind != "" || e.opened.pool > 0 {
 		return nil
 	}
 	return &line{engine: e}
@@ -69,7 +67,8 @@ func (l *line) ready() *wire {
 		}
 		return nil
 	}
-	if now := time.Now(); !w.lives(now) || !w.extend(now, l.engine.cfg.Timeout) {
+	// In this order: past its deadline a connection cannot be looked at.
+	if !w.extend(time.Now(), l.engine.cfg.Timeout) || !w.lives() {
 		l.drop(w)
 		return nil
 	}
@@ -131,11 +130,11 @@ func (l *line) close() {
 // wire is a connection to a server, ready for commands.
 type wire struct {
 	net.Conn
-	client   *redis.Client // made it, and closes it
+	client   *redis.Client   // made it, and closes it
+	below    syscall.RawConn // of Conn, where its socket can be looked at
 	in       *bufio.Reader
 	out      []byte
 	reply    []string
-	used     time.Time // when its last call began
 	deadline time.Time
 	once     sync.Once
 }
@@ -161,19 +160,30 @@ func (o *options) dial(ctx context.Context) (*wire, error) {
 		w.close()
 		return nil, errors.New("no connection was made")
 	}
-	w.in, w.used = bufio.NewReader(w.Conn), time.Now()
+	w.in, w.below = bufio.NewReader(w.Conn), socketOf(w.Conn)
 	return w, nil
+}
+
+// socketOf returns the socket below a connection, nil where there is none that is known.
+func socketOf(conn net.Conn) syscall.RawConn {
+	if secured, ok := conn.(interface{ NetConn() net.Conn }); ok {
+		conn = secured.NetConn()
+	}
+	socket, ok := conn.(syscall.Conn)
+	if !ok {
+		return nil
+	}
+	raw, err := socket.SyscallConn()
+	if err != nil {
+		return nil
+	}
+	return raw
 }
 
 func (w *wire) close() { w.once.Do(func() { _ = w.client.Close() }) }
 
-// lives reports whether the connection is as it was left: servers close those that are idle. One
-// that was used just now is not looked at.
-func (w *wire) lives(now time.Time) bool {
-	alive := w.in.Buffered() == 0 && (now.Sub(w.used) < fresh || silent(w.Conn))
-	w.used = now
-	return alive
-}
+// lives reports whether the connection is as it was left: servers close those that are idle.
+func (w *wire) lives() bool { return w.in.Buffered() == 0 && w.silent() }
 
 // extend moves the deadline of what is to come to timeout from now, or up to a quarter later:
 // to set one costs a lock and a timer.

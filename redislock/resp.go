@@ -1,6 +1,7 @@
 package redislock
 
 import (
+	"cmp"
 	"fmt"
 	"io"
 	"strconv"
@@ -137,8 +138,11 @@ func (w *wire) text(head []byte) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	if b, err := w.in.Peek(n + len("\r\n")); err == nil { // most of them are shorter than the buffer
+	if b, err := w.in.Peek(n + len(end)); err == nil { // most of them are shorter than the buffer
 		text := string(b[:n])
+		if string(b[n:]) != end {
+			return "", errGarbled
+		}
 		_, err = w.in.Discard(len(b))
 		return text, err
 	}
@@ -146,9 +150,15 @@ func (w *wire) text(head []byte) (string, error) {
 	if _, err := io.CopyN(&text, w.in, int64(n)); err != nil {
 		return "", err
 	}
-	_, err = w.in.Discard(len("\r\n"))
+	if b, err := w.in.Peek(len(end)); err != nil || string(b) != end {
+		return "", cmp.Or(err, errGarbled)
+	}
+	_, err = w.in.Discard(len(end))
 	return text.String(), err
 }
+
+// end ends every line and every string.
+const end = "\r\n"
 
 // length reads a length, which may not be left out.
 func length(head []byte) (n int, err error) {
