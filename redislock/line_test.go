@@ -45,8 +45,7 @@ func (l *lab) clients() string {
 	return text
 }
 
-// Who makes many calls gets a connection for them. What the library's does happens there, and
-// it goes with the engine.
+// Who makes many calls gets a connection for them. What the library's does happens there.
 func TestLine(t *testing.T) {
 	t.Parallel()
 	for _, c := range []struct {
@@ -88,14 +87,20 @@ func TestLine(t *testing.T) {
 			if n := redislock.Wires(e); n == 0 {
 				t.Error("the wire is gone, though nothing has failed")
 			}
-			if err := client.Close(); err != nil {
-				t.Error(err)
-			}
-			if n := strings.Count(l.clients(), "\n"); n >= before {
-				t.Errorf("%d connections after the engine was closed, %d when there was no wire", n, before)
-			}
 		})
 	}
+}
+
+// A wire goes with the engine.
+func TestLineEnds(t *testing.T) {
+	t.Parallel()
+	l := newLab(t, testserver.RedisOptions{})
+	before := strings.Count(l.clients(), "\n")
+	_, c := l.wired("")
+	if err := c.Close(); err != nil {
+		t.Error(err)
+	}
+	l.eventually("all connections closed", func() bool { return strings.Count(l.clients(), "\n") == before })
 }
 
 // Where the number of connections is bounded, or the client is the application's, there is none.
