@@ -7,7 +7,6 @@ import (
 	"net"
 	"sync"
 	"sync/atomic"
-	"syscall"
 	"time"
 
 	"github.com/redis/go-redis/v9"
@@ -130,8 +129,8 @@ func (l *line) close() {
 // wire is a connection to a server, ready for commands.
 type wire struct {
 	net.Conn
-	client   *redis.Client   // made it, and closes it
-	below    syscall.RawConn // of Conn, where its socket can be looked at
+	client   *redis.Client // made it, and closes it
+	socket   socket
 	in       *bufio.Reader
 	out      []byte
 	reply    []string
@@ -160,30 +159,14 @@ func (o *options) dial(ctx context.Context) (*wire, error) {
 		w.close()
 		return nil, errors.New("no connection was made")
 	}
-	w.in, w.below = bufio.NewReader(w.Conn), socketOf(w.Conn)
+	w.in, w.socket.raw = bufio.NewReader(w.Conn), socketOf(w.Conn)
 	return w, nil
-}
-
-// socketOf returns the socket below a connection, nil where there is none that is known.
-func socketOf(conn net.Conn) syscall.RawConn {
-	if secured, ok := conn.(interface{ NetConn() net.Conn }); ok {
-		conn = secured.NetConn()
-	}
-	socket, ok := conn.(syscall.Conn)
-	if !ok {
-		return nil
-	}
-	raw, err := socket.SyscallConn()
-	if err != nil {
-		return nil
-	}
-	return raw
 }
 
 func (w *wire) close() { w.once.Do(func() { _ = w.client.Close() }) }
 
 // lives reports whether the connection is as it was left: servers close those that are idle.
-func (w *wire) lives() bool { return w.in.Buffered() == 0 && w.silent() }
+func (w *wire) lives() bool { return w.in.Buffered() == 0 && w.socket.silent() }
 
 // extend moves the deadline of what is to come to timeout from now, or up to a quarter later:
 // to set one costs a lock and a timer.

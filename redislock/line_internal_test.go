@@ -37,7 +37,7 @@ func TestLineAtRest(t *testing.T) {
 				t.Fatal(err)
 			}
 			defer peer.Close()
-			w := &wire{Conn: conn, below: socketOf(conn), in: bufio.NewReader(conn), deadline: time.Now().Add(-time.Hour)}
+			w := &wire{Conn: conn, socket: socket{raw: socketOf(conn)}, in: bufio.NewReader(conn), deadline: time.Now().Add(-time.Hour)}
 			w.once.Do(func() {}) // it was not made by a client
 			if err := conn.SetDeadline(w.deadline); err != nil {
 				t.Fatal(err)

@@ -6,4 +6,4 @@ package redislock
 // that the server has closed.
 const looks = false
 
-func (w *wire) silent() bool { return false }
+func (*socket) silent() bool { return false }
