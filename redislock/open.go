@@ -39,8 +39,10 @@ func init() {
 //
 // and the same with rediss for TLS. Fields of cfg may be given as parameters in kebab-case:
 // prefix (empty for raw keys), failover-grace (off, crash or partition), data-nodes, max-ttl,
-// max-lag, timeout; further pool-size, sentinel-user, sentinel-password, and insecure=on for
-// TLS without a check of the certificate. ctx bounds the opening only.
+// max-lag, timeout; further pool-size, sentinel-user, sentinel-password, and insecure=on for TLS
+// without a check of the certificate. Without pool-size, callers who make many calls to a server
+// on its own get connections for these, up to five beside those of the pool. ctx bounds the
+// opening only.
 func Open(ctx context.Context, rawURL string, cfg Config) (*Engine, error) {
 	u, err := url.Parse(rawURL)
 	if err != nil {
